@@ -25,9 +25,10 @@ from ..errors import InvalidOption, TooManyPixels, UnreadableFile
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | np.ndarray | Image.Image"
 
 SUFFIXES = (
-    ".apng .avif .bmp .dib .gif .heic .heif .j2k .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tif .tiff .webp"
+    ".apng .avif .bmp .dib .gif .heic .heif .j2k .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tif .tiff "
+    ".webp"
 ).split()
-"""File name endings (lower case) that count as pictures when a folder is read. A file named by itself may be called anything."""
+"""Endings (lower case) that count as pictures when a folder is read. A file named by itself may be called anything."""
 
 _COMMON = ("JPEG", "PNG", "GIF", "BMP", "PPM")  # Pillow knows these without loading its other thirty plugins
 _OTHERS = ("WEBP", "TIFF", "MPO", "AVIF", "HEIF", "JPEG2000", "DIB")
@@ -48,14 +49,14 @@ def read_image(source: ImageSource, *, max_pixels: int = 100_000_000) -> np.ndar
     """The picture as an (h, w, 3) uint8 RGB array, upright.
 
     Arguments:
-        source: a path; the bytes of a file; a binary stream; a PIL image; or an array: (h, w) grey, (h, w, 1), (h, w, 3) RGB
-            or (h, w, 4) RGBA, of uint8, uint16 (0…65535), bool, or floats in 0…1.
+        source: a path; the bytes of a file; a binary stream; a PIL image; or an array: (h, w) grey, (h, w, 1), (h, w, 3)
+            RGB or (h, w, 4) RGBA, of uint8, uint16 (0…65535), bool, or floats in 0…1.
         max_pixels: pictures that declare more are refused before they are decoded. Pillow's own limit
             (`PIL.Image.MAX_IMAGE_PIXELS`, twice of which it refuses: 179 million) stands above it.
 
-    What happens to pictures that are not 8-bit RGB: EXIF orientation is applied; 16 bits are scaled to 8 (65535 → 255), not
-    cut; transparency is laid over white; grey, palette, CMYK and 1-bit become RGB; of an animation the first frame is taken.
-    Colour profiles are ignored.
+    What happens to pictures that are not 8-bit RGB: EXIF orientation is applied; 16 bits are scaled to 8 (65535 → 255),
+    not cut; transparency is laid over white; grey, palette, CMYK and 1-bit become RGB; of an animation the first frame is
+    taken. Colour profiles are ignored.
 
     Raises `UnreadableFile` (missing, empty, truncated, not a picture; the message names the file), `TooManyPixels`, or
     `InvalidOption` for an array of another shape, type or range.
@@ -66,10 +67,10 @@ def read_image(source: ImageSource, *, max_pixels: int = 100_000_000) -> np.ndar
         return _decode(source, "<PIL image>", max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _from_stream(io.BytesIO(source), "<bytes>", max_pixels)
-    if hasattr(source, "read"):
-        return _from_stream(source, str(getattr(source, "name", "<stream>")), max_pixels)
     if not isinstance(source, (str, os.PathLike)):
-        raise InvalidOption(f"a picture is a path, bytes, an array or a PIL image, not {type(source).__name__}")
+        if not hasattr(source, "read"):
+            raise InvalidOption(f"a picture is a path, bytes, an array or a PIL image, not {type(source).__name__}")
+        return _from_stream(source, str(getattr(source, "name", "<stream>")), max_pixels)
     name = os.fspath(source)
     with _open_file(name) as stream:
         return _from_stream(stream, name, max_pixels)
@@ -115,7 +116,7 @@ def _from_stream(stream: IO[bytes], name: str, max_pixels: int) -> np.ndarray:
         try:
             picture = _open_picture(stream)
         except Image.DecompressionBombError:
-            raise TooManyPixels(f"{name}: declares more pixels than Pillow opens (twice PIL.Image.MAX_IMAGE_PIXELS)") from None
+            raise TooManyPixels(f"{name}: more pixels than Pillow opens (twice MAX_IMAGE_PIXELS)") from None
         except Image.UnidentifiedImageError:
             raise UnreadableFile(f"{name}: {_what_it_is(stream)}") from None
         except Exception as error:  # decoders fail in every way there is; only the file is to blame
@@ -238,7 +239,7 @@ def _from_array(array: np.ndarray, max_pixels: int) -> np.ndarray:
 
 def _check_pixels(width: int, height: int, name: str, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise TooManyPixels(f"{name}: {width}×{height} is more than {max_pixels:,} pixels; shrink it or raise max_pixels")
+        raise TooManyPixels(f"{name}: {width}×{height} pixels are more than max_pixels={max_pixels:,}; shrink it")
 
 
 def _words(error: Exception) -> str:
@@ -253,8 +254,8 @@ _quiet: list[Any] = []  # the open `catch_warnings`, then one entry for every fu
 def _without_pillow_warnings() -> Iterator[None]:
     """Silence what Pillow warns about odd files: a result or a named error is our answer, also under `-W error`.
 
-    `warnings.catch_warnings` alone is not safe when several threads decode at once (filters would be restored in the wrong
-    order and stay), so the first thread in opens it and the last one out closes it.
+    `warnings.catch_warnings` alone is not safe when several threads decode at once (filters would be restored in the
+    wrong order and stay), so the first thread in opens it and the last one out closes it.
     """
     with _quiet_lock:
         if not _quiet:
