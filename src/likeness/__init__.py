@@ -1,0 +1,109 @@
+"""Learn, use and explain distances inside a ConvNet.
+
+The public names; nothing is defined here. Each is loaded when it is first used, so that `import likeness` costs nothing:
+recognition brings numpy, Pillow and ONNX Runtime, training brings torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    Collapse,
+    CorruptGallery,
+    FingerprintMismatch,
+    ForeignGallery,
+    GalleryError,
+    InvalidOption,
+    LikenessError,
+    MissingDependency,
+    NewerSchema,
+    NoCalibration,
+    StorageError,
+    SubjectNotFound,
+    TemplateNotFound,
+    TooManyPixels,
+    UnknownName,
+    UnreadableFile,
+    WeightsError,
+)
+
+if TYPE_CHECKING:
+    from .evaluation.lfw import evaluate_lfw as evaluate_lfw
+    from .faces.detection import Detector as Detector
+    from .faces.detection import detect as detect
+    from .faces.types import Face as Face
+    from .faces.types import Quality as Quality
+    from .metric.training import train_recognition as train
+    from .recognition.decision import Candidate as Candidate
+    from .recognition.decision import Decision as Decision
+    from .recognition.decision import Identification as Identification
+    from .recognition.encoder import FaceEncoder as FaceEncoder
+    from .recognition.encoder import Template as Template
+    from .recognition.encoder import encode as encode
+    from .recognition.gallery import Gallery as Gallery
+    from .recognition.verification import verify as verify
+    from .samples.images import read_image as read_image
+
+__version__ = "0.1.0"
+
+# public name -> (module, name there)
+_LAZY = {
+    "verify": ("recognition.verification", "verify"),
+    "detect": ("faces.detection", "detect"),
+    "encode": ("recognition.encoder", "encode"),
+    "train": ("metric.training", "train_recognition"),
+    "evaluate_lfw": ("evaluation.lfw", "evaluate_lfw"),
+    "read_image": ("samples.images", "read_image"),
+    "Gallery": ("recognition.gallery", "Gallery"),
+    "Detector": ("faces.detection", "Detector"),
+    "FaceEncoder": ("recognition.encoder", "FaceEncoder"),
+    "Decision": ("recognition.decision", "Decision"),
+    "Identification": ("recognition.decision", "Identification"),
+    "Candidate": ("recognition.decision", "Candidate"),
+    "Template": ("recognition.encoder", "Template"),
+    "Face": ("faces.types", "Face"),
+    "Quality": ("faces.types", "Quality"),
+}
+
+__all__ = [
+    *_LAZY,
+    "Collapse",
+    "CorruptGallery",
+    "FingerprintMismatch",
+    "ForeignGallery",
+    "GalleryError",
+    "InvalidOption",
+    "LikenessError",
+    "MissingDependency",
+    "NewerSchema",
+    "NoCalibration",
+    "StorageError",
+    "SubjectNotFound",
+    "TemplateNotFound",
+    "TooManyPixels",
+    "UnknownName",
+    "UnreadableFile",
+    "WeightsError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'likeness' has no attribute {name!r}")
+    module, attribute = _LAZY[name]
+    try:
+        value = getattr(import_module(f".{module}", __name__), attribute)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] in ("torch", "onnx"):
+            raise MissingDependency(
+                f"likeness.{name} needs {error.name}, which is not installed: pip install 'likeness[torch]'"
+            ) from None
+        raise
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -24,7 +24,7 @@ class Sample:
 
 
 def list_images(paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]) -> list[Path]:
-    """The pictures that `paths` name: files as they are, in the order given; folders with everything below them, sorted.
+    """The pictures that `paths` name: files as they are, in the order given; folders with all below them, sorted.
 
     In folders, files whose names end in one of `SUFFIXES` count; hidden files and folders do not. A picture named twice
     comes once. A path that does not exist raises `UnreadableFile`; a folder without a picture gives nothing.
@@ -45,8 +45,9 @@ def list_images(paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]
 def read_subjects(folder: str | os.PathLike[str]) -> list[Sample]:
     """Every picture of a folder of subjects, sorted by subject, then by path.
 
-    `folder/NAME/…` (at any depth) belongs to NAME, and so does `folder/NAME.jpg`. Names are brought to Unicode's composed
-    form (NFC), so that "José" copied from a Mac is the same person. A folder without any picture raises `UnreadableFile`.
+    `folder/NAME/…` (at any depth) belongs to NAME, and so does `folder/NAME.jpg`. Names are brought to Unicode's
+    composed form (NFC), so that "José" copied from a Mac is the same person. A folder without any picture raises
+    `UnreadableFile`.
     """
     folder = Path(folder)
     if not folder.is_dir():

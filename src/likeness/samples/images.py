@@ -1,8 +1,8 @@
 """Pictures in and out: whatever a user brings becomes an (h, w, 3) uint8 RGB array, or one named error with its path.
 
-Decoding is Pillow's work. What is decided here: which formats are opened at all (those that hold pixels; no format that
-would start another program, as EPS starts Ghostscript), how many pixels are too many, and what happens to everything that
-is not plain 8-bit RGB.
+Decoding is Pillow's work. What is decided here: which formats are opened at all (those that hold pixels; none that would
+start another program, as EPS starts Ghostscript), how many pixels are too many, and what happens to everything that is
+not plain 8-bit RGB.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from ..errors import InvalidOption, TooManyPixels, UnreadableFile
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | np.ndarray | Image.Image"
 
-SUFFIXES = (
-    ".apng .avif .bmp .dib .gif .heic .heif .j2k .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tif .tiff "
-    ".webp"
-).split()
+SUFFIXES = frozenset(
+    {".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"}
+    | {".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+)
 """Endings (lower case) that count as pictures when a folder is read. A file named by itself may be called anything."""
 
 _COMMON = ("JPEG", "PNG", "GIF", "BMP", "PPM")  # Pillow knows these without loading its other thirty plugins
@@ -49,14 +49,14 @@ def read_image(source: ImageSource, *, max_pixels: int = 100_000_000) -> np.ndar
     """The picture as an (h, w, 3) uint8 RGB array, upright.
 
     Arguments:
-        source: a path; the bytes of a file; a binary stream; a PIL image; or an array: (h, w) grey, (h, w, 1), (h, w, 3)
-            RGB or (h, w, 4) RGBA, of uint8, uint16 (0…65535), bool, or floats in 0…1.
+        source: a path; the bytes of a file; a binary stream; a PIL image; or an array: grey (h, w) or (h, w, 1),
+            RGB (h, w, 3) or RGBA (h, w, 4), of uint8, uint16 (0…65535), bool, or floats in 0…1.
         max_pixels: pictures that declare more are refused before they are decoded. Pillow's own limit
             (`PIL.Image.MAX_IMAGE_PIXELS`, twice of which it refuses: 179 million) stands above it.
 
     What happens to pictures that are not 8-bit RGB: EXIF orientation is applied; 16 bits are scaled to 8 (65535 → 255),
-    not cut; transparency is laid over white; grey, palette, CMYK and 1-bit become RGB; of an animation the first frame is
-    taken. Colour profiles are ignored.
+    not cut; transparency is laid over white; grey, palette, CMYK and 1-bit become RGB; of an animation the first frame
+    is taken. Colour profiles are ignored.
 
     Raises `UnreadableFile` (missing, empty, truncated, not a picture; the message names the file), `TooManyPixels`, or
     `InvalidOption` for an array of another shape, type or range.
