@@ -1,0 +1,134 @@
+"""From a torch net to an ONNX file that ONNX Runtime answers alike, to 1e-5. Needs the extra `likeness[torch]`."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InvalidOption, MissingDependency, WeightsError
+from .engine import Engine
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TOLERANCE = 1e-5
+SMALLEST = 256  # tensors with fewer values are not worth a Cast node
+
+
+def export_onnx(
+    net: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    example_shape: Sequence[int],
+    dynamic_spatial: bool = False,
+    input_name: str = "image",
+    output_names: Sequence[str] = ("code",),
+    half: bool = True,
+    opset: int = 17,
+    tolerance: float = TOLERANCE,
+) -> float:
+    """Write `net` (in eval mode, on the CPU) as ONNX and return its largest difference from torch, which is <= `tolerance`.
+
+    `example_shape`: (batch, channels, *spatial); the batch is dynamic, with `dynamic_spatial` every spatial size too.
+    `half`: tensors whose values are float16 numbers (a net loaded from float16 safetensors) are stored as float16 and
+    cast back when loaded: half the file, not one bit of difference. Others stay float32.
+    Differences are measured relative to the output's largest value where that is above 1, on three batches.
+    Raises MissingDependency without torch and onnx, InvalidOption in training mode, WeightsError where the nets differ:
+    then no file is written.
+    """
+    try:
+        import onnx
+        import torch
+    except ImportError as error:
+        raise MissingDependency("exporting needs torch and onnx: pip install 'likeness[torch]'") from error
+    if net.training:
+        raise InvalidOption("export a net in eval mode: call net.eval() first")
+    if len(example_shape) < 3:
+        raise InvalidOption(f"example_shape must be (batch, channels, *spatial), not {tuple(example_shape)}")
+    axes = {0: "batch"}
+    if dynamic_spatial:
+        axes |= {axis: f"size{axis - 1}" for axis in range(2, len(example_shape))}
+    rng = np.random.default_rng(0)
+    example = torch.from_numpy(rng.standard_normal(tuple(example_shape), dtype=np.float32))
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            # The TorchScript exporter: it needs no further package, and PRESERVE leaves BatchNorm in the graph, so that
+            # the weights are those of the safetensors (ONNX Runtime fuses them into the convolutions when it loads).
+            torch.onnx.export(
+                net,
+                (example,),
+                str(temporary),
+                input_names=[input_name],
+                output_names=list(output_names),
+                dynamic_axes={input_name: axes} | {name: {0: "batch"} for name in output_names},
+                opset_version=opset,
+                training=torch.onnx.TrainingMode.PRESERVE,
+                do_constant_folding=False,
+                dynamo=False,
+            )
+        if half:
+            model = onnx.load(str(temporary))
+            _store_half(model)
+            onnx.checker.check_model(model)
+            onnx.save(model, str(temporary))
+        worst = compare(net, temporary, example_shape=example_shape, dynamic_spatial=dynamic_spatial)
+        if not worst <= tolerance:
+            raise WeightsError(f"{path}: ONNX Runtime differs from torch by {worst:.1e} (allowed {tolerance:.0e}); not written")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return worst
+
+
+def compare(net: nn.Module, onnx_file: str | os.PathLike[str], *, example_shape: Sequence[int], dynamic_spatial: bool = False) -> float:
+    """Largest difference between torch and ONNX Runtime over noise of three batch sizes (and sizes, if dynamic)."""
+    import torch
+
+    engine = Engine(Path(onnx_file))
+    rng = np.random.default_rng(1)
+    worst = 0.0
+    for batch, grow in ((1, 1), (2, 2), (5, 1)):
+        spatial = [n * grow if dynamic_spatial else n for n in example_shape[2:]]
+        x = rng.standard_normal((batch, example_shape[1], *spatial), dtype=np.float32)
+        with torch.no_grad():
+            expected: Any = net(torch.from_numpy(x))
+        expected = [expected] if isinstance(expected, torch.Tensor) else list(expected)
+        for want, have in zip(expected, engine.run(x), strict=True):
+            want = want.numpy()
+            if want.shape != have.shape:
+                return float("inf")
+            scale = max(1.0, float(np.abs(want).max(initial=0)))
+            difference = float(np.abs(want - have).max(initial=0)) / scale
+            worst = max(worst, difference) if np.isfinite(difference) else float("inf")
+    return worst
+
+
+def _store_half(model: Any) -> None:
+    """Store as float16 each float32 initializer that float16 can hold exactly, and cast it back at the graph's start."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = model.graph
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(tensor)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if values.size < SMALLEST or not np.array_equal(half.astype(np.float32), values):
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+        casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = casts + list(graph.node)  # a graph's nodes must come in the order in which they are computed
+    del graph.node[:]
+    graph.node.extend(nodes)
