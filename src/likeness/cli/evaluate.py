@@ -1,0 +1,43 @@
+"""`likeness evaluate lfw DIR`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from .common import encoder_option, json_option, print_json, print_table, progress_bar
+
+
+def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    kinds = parser.add_subparsers(dest="benchmark", metavar="BENCHMARK", required=True)
+    lfw = kinds.add_parser("lfw", help="Labeled Faces in the Wild, View 2: 10 folds of 300 + 300 pairs")
+    _configure_lfw(lfw)
+
+
+def _configure_lfw(parser: argparse.ArgumentParser) -> None:
+    from ..evaluation.lfw import evaluate_lfw
+
+    parser.add_argument("folder", metavar="DIR", help="the folder with NAME/NAME_0001.jpg")
+    parser.add_argument("--lists", metavar="DIR", help="the folder with pairs.txt (default: looked for beside DIR)")
+    encoder_option(parser, evaluate_lfw)
+    json_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from ..evaluation.lfw import evaluate_lfw
+
+    with progress_bar("lfw") as on_progress:
+        result = evaluate_lfw(options.folder, encoder=options.encoder, lists=options.lists, on_progress=on_progress)
+    values: dict[str, Any] = result.to_dict()
+    if options.json:
+        print_json(values)
+        return 0
+    print(
+        f"accuracy {100 * values['accuracy']:.2f} % ± {100 * values['standard_error']:.2f} (standard error, 10 folds)"
+    )
+    print(f"photographs without a face found: {values['failed']}")
+    rest = [(name, value) for name, value in values.items() if isinstance(value, (int, float, str))]
+    print_table(("", ""), [row for row in rest if row[0] not in ("accuracy", "standard_error", "failed")])
+    return 0

@@ -1,0 +1,104 @@
+"""`likeness VERB …`: finds the verb, loads only its file, turns every named error into one line and an exit code.
+
+Exit codes: 0 done (verify: match), 1 verify: no match, 2 cannot decide or an error, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from .. import __version__
+from ..errors import LikenessError, MissingDependency
+
+# verb -> (file in this folder, one line of help); each file has configure(parser, the words after the verb)
+VERBS = {
+    "verify": ("verify", "do two photographs show the same person? (1:1)"),
+    "detect": ("detect", "find the faces in photographs"),
+    "identify": ("identify", "who of a gallery is in the photographs? (1:N)"),
+    "gallery": ("gallery", "enroll, verify, list, show, remove, forget, stats, export, import"),
+    "encode": ("encode", "photographs to codes in a .npz file"),
+    "train": ("train", "train an encoder or a detector (needs likeness[torch])"),
+    "evaluate": ("evaluate", "measure error rates on a benchmark"),
+    "weights": ("weights", "list, show, path, add, remove, export, calibrate"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, and in which options may stand between a verb's arguments."""
+
+    _mixing = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        if self._subparsers is not None or self._mixing:
+            return super().parse_known_args(args, namespace)
+        self._mixing = True  # parse_known_intermixed_args comes back here
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixing = False
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(2, f"likeness: error: {message} (see {self.prog} --help)\n")
+
+
+def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser with every verb named, but only the one in `arguments` filled in: the others would cost imports."""
+    verb = next((word for word in arguments if not word.startswith("-")), None)
+    parser = Parser(prog="likeness", description="Learn, use and explain distances inside a ConvNet.")
+    parser.add_argument("--version", action="version", version=f"likeness {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
+    for name, (module, line) in VERBS.items():
+        sub = verbs.add_parser(name, help=line, description=line[0].upper() + line[1:])
+        if name == verb:
+            import_module(f".{module}", __package__).configure(sub, arguments[arguments.index(name) + 1 :])
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's) and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # The CLI may set what the library must not: OpenMP threads that spin while they wait stall a busy machine (100 x).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(
+            stream, "reconfigure"
+        ):  # a file name that is not valid in the terminal's encoding is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        options = build_parser(arguments).parse_args(arguments)
+        status = int(options.run(options) or 0)
+        sys.stdout.flush()
+        return status
+    except SystemExit as stop:  # argparse: --help is 0, a usage problem 2
+        return stop.code if isinstance(stop.code, int) else 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader (head, less) has enough; nothing may be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] in ("torch", "onnx", "onnxscript"):
+            return _fail(f"this needs {error.name}, which is not installed: pip install 'likeness[torch]'")
+        return _fail(f"internal error: {error}")
+    except MissingDependency as error:
+        return _fail(str(error))
+    except LikenessError as error:
+        return _fail(str(error))
+    except MemoryError:
+        return _fail("out of memory")
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except Exception as error:
+        if os.environ.get("LIKENESS_DEBUG"):
+            raise
+        return _fail(f"internal error: {type(error).__name__}: {error} (LIKENESS_DEBUG=1 shows where)")
+
+
+def _fail(message: str) -> int:
+    print("likeness: error: " + " ".join(message.split()), file=sys.stderr)
+    return 2

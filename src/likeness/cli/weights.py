@@ -1,0 +1,129 @@
+"""`likeness weights list|show|path|add|remove|export|calibrate`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .common import json_option, option, print_json, print_table, progress_bar
+
+
+def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    from ..nets.catalogue import add as catalogue_add
+
+    verbs = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def add(name: str, run: Any, help: str, metavar: str | None = "NAME") -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:])
+        if metavar:
+            sub.add_argument("name" if metavar == "NAME" else "file", metavar=metavar)
+        json_option(sub)
+        sub.set_defaults(run=run)
+        return sub
+
+    add("list", run_list, "every encoder and detector that can be named", None)
+    add("show", run_show, "everything known about one of them")
+    add("path", run_path, "where its file is (downloaded first if need be), after checking its SHA-256")
+
+    own = add("add", run_add, "register an ONNX encoder of aligned 112×112 face crops as your own", "FILE.onnx")
+    own.add_argument("--name", required=True, help="what to call it")
+    option(own, catalogue_add, "--input-order", "order of its colour channels", choices=("rgb", "bgr"))
+    option(own, catalogue_add, "--mean", "x = (pixel - mean) / scale", type=float)
+    option(own, catalogue_add, "--scale", "see --mean", type=float)
+    own.add_argument("--mirror", action="store_true", help="average the codes of the crop and its mirror image")
+    option(own, catalogue_add, "--licence", "its licence, for the record")
+
+    add("remove", run_remove, "take one of your own out of the catalogue")
+    export = add("export", run_export, "write a trained encoder as .onnx, checked to 1e-5", "ENC.safetensors")
+    export.add_argument("-o", "--output", required=True, metavar="ENC.onnx")
+    calibrate = add(
+        "calibrate", run_calibrate, "fit what its distances mean, on a folder of people it was not trained on"
+    )
+    calibrate.add_argument("folder", metavar="FOLDER", help="FOLDER/NAME/*.jpg, a thousand people if possible")
+
+
+def run_list(options: argparse.Namespace) -> int:
+    from ..nets.catalogue import entries
+
+    names = ("name", "kind", "shipped", "bytes", "licence", "fingerprint")
+    found = [entry.to_dict() for entry in entries()]
+    if options.json:
+        print_json(found)
+    else:
+        print_table(names, [[_yes(entry[name]) for name in names] for entry in found])
+    return 0
+
+
+def run_show(options: argparse.Namespace) -> int:
+    from ..nets.catalogue import entry
+
+    found = entry(options.name).to_dict()
+    print_json(found) if options.json else _print_fields(found)
+    return 0
+
+
+def run_path(options: argparse.Namespace) -> int:
+    from ..nets import catalogue
+
+    path = str(catalogue.path(options.name))
+    print_json({"name": options.name, "path": path}) if options.json else print(path)
+    return 0
+
+
+def run_add(options: argparse.Namespace) -> int:
+    from ..nets.catalogue import add
+
+    entry = add(
+        Path(options.file),
+        name=options.name,
+        input_order=options.input_order,
+        mean=options.mean,
+        scale=options.scale,
+        mirror=options.mirror,
+        licence=options.licence,
+    )
+    if options.json:
+        print_json(entry.to_dict())
+    else:
+        print(f"added {entry.name}, fingerprint {entry.fingerprint}, codes of {entry.code_length}")
+        print(f"Next: likeness weights calibrate {entry.name} FOLDER, so that error rates mean something.")
+    return 0
+
+
+def run_remove(options: argparse.Namespace) -> int:
+    from ..nets.catalogue import remove
+
+    remove(options.name)
+    print_json({"removed": options.name}) if options.json else print(f"removed {options.name}")
+    return 0
+
+
+def run_export(options: argparse.Namespace) -> int:
+    from ..nets.export import export_encoder
+
+    report = export_encoder(options.file, options.output)
+    print_json(report) if options.json else _print_fields(report)
+    return 0
+
+
+def run_calibrate(options: argparse.Namespace) -> int:
+    from ..recognition.calibration import calibrate_encoder
+
+    with progress_bar("calibrate") as on_progress:
+        calibration = calibrate_encoder(options.name, options.folder, on_progress=on_progress)
+    found = calibration.to_dict()
+    print_json(found) if options.json else _print_fields(found)
+    return 0
+
+
+def _yes(value: Any) -> Any:
+    return ("yes" if value else "no") if isinstance(value, bool) else value
+
+
+def _print_fields(record: dict[str, Any]) -> None:
+    width = max(map(len, record))
+    for field, value in record.items():
+        if value is not None and not (isinstance(value, (list, dict)) and len(str(value)) > 400):
+            print(f"{field.ljust(width)}  {value}")
