@@ -113,7 +113,7 @@ class Engine:
         self.threads: int = options.intra_op_num_threads
 
     def run(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
-        """All outputs, in the order of `output_names`, for `x` (made float32). `input_shape` has None where any size goes.
+        """All outputs, in the order of `output_names`, for `x` (made float32). In `input_shape`, None is any size.
 
         Raises InvalidOption where `x` does not fit the input, WeightsError where the net itself fails.
         """

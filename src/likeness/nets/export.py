@@ -32,7 +32,7 @@ def export_onnx(
     opset: int = 17,
     tolerance: float = TOLERANCE,
 ) -> float:
-    """Write `net` (in eval mode, on the CPU) as ONNX and return its largest difference from torch, which is <= `tolerance`.
+    """Write `net` (in eval mode, on the CPU) as ONNX and return its largest difference from torch (<= `tolerance`).
 
     `example_shape`: (batch, channels, *spatial); the batch is dynamic, with `dynamic_spatial` every spatial size too.
     `half`: tensors whose values are float16 numbers (a net loaded from float16 safetensors) are stored as float16 and
@@ -81,14 +81,18 @@ def export_onnx(
             onnx.save(model, str(temporary))
         worst = compare(net, temporary, example_shape=example_shape, dynamic_spatial=dynamic_spatial)
         if not worst <= tolerance:
-            raise WeightsError(f"{path}: ONNX Runtime differs from torch by {worst:.1e} (allowed {tolerance:.0e}); not written")
+            raise WeightsError(
+                f"{path}: ONNX Runtime differs from torch by {worst:.1e} (allowed {tolerance:.0e}); not written"
+            )
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return worst
 
 
-def compare(net: nn.Module, onnx_file: str | os.PathLike[str], *, example_shape: Sequence[int], dynamic_spatial: bool = False) -> float:
+def compare(
+    net: nn.Module, onnx_file: str | os.PathLike[str], *, example_shape: Sequence[int], dynamic_spatial: bool = False
+) -> float:
     """Largest difference between torch and ONNX Runtime over noise of three batch sizes (and sizes, if dynamic)."""
     import torch
 
@@ -112,7 +116,7 @@ def compare(net: nn.Module, onnx_file: str | os.PathLike[str], *, example_shape:
 
 
 def _store_half(model: Any) -> None:
-    """Store as float16 each float32 initializer that float16 can hold exactly, and cast it back at the graph's start."""
+    """Store as float16 each float32 initializer that float16 can hold exactly, and cast it back when loaded."""
     import onnx
     from onnx import numpy_helper
 
