@@ -99,7 +99,7 @@ def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any]) -
 
 
 def described(function: Callable[..., Any]) -> dict[str, str]:
-    """What the docstring says of each argument: lines `name: text` (also `a, b: text`) and what follows them indented."""
+    """What the docstring says of each argument: lines `name: text` (or `a, b: text`) and what follows indented."""
     texts: dict[str, str] = {}
     names: list[str] = []
     for line in (inspect.getdoc(function) or "").splitlines():
