@@ -1,0 +1,181 @@
+"""Labelled photographs for training and testing a detector: reading label files, and making them with a reference detector.
+
+A label file is JSON, {path relative to the folder: {"kind", "split", "size": [w, h], "faces": [{"box": [x, y, w, h],
+"score", "landmarks": [[x, y] * 5]}], "given_boxes": null | [[x, y, w, h, word]]}}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..errors import InvalidOption, UnreadableFile
+from ..samples.images import read_image
+from .decoding import iou, nms
+
+DOUBTFUL = 0.7  # a reference detector's face below this score is neither a face nor background: no loss there
+HAND_LABELLED = ("wider_val", "facemask853")  # sets whose given boxes that the reference missed are trusted as faces
+
+Reference = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+"""Picture (h, w, 3) uint8 RGB -> scores (n,), boxes (n, 4) x y w h, landmarks (n, 5, 2)."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One labelled photograph.
+
+    boxes: (n, 4) float32 x, y, w, h; landmarks: (n, 5, 2) float32, NaN where unknown; sure: (n,) bool, False where nobody
+    knows whether it is a face (no loss there).
+    """
+
+    name: str
+    path: Path
+    boxes: np.ndarray
+    landmarks: np.ndarray
+    sure: np.ndarray
+
+
+def read_labels(folder: str | os.PathLike[str], files: Sequence[str | os.PathLike[str]] | None = None, *, split: str | None = "train") -> list[Photo]:
+    """All photographs of the label files whose split is `split` (None: all; a photograph without one counts as "train").
+
+    `files`: label files, default every *.json directly in `folder`. Raises InvalidOption where there are none.
+    """
+    folder = Path(folder)
+    paths = sorted(folder.glob("*.json")) if files is None else [Path(f) for f in files]
+    if not paths:
+        raise InvalidOption(f"{folder} holds no label file (*.json); label photographs first or name the files")
+    photos = []
+    for path in paths:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            photos += [_photo(folder, name, entry) for name, entry in content.items() if split in (None, entry.get("split", "train"))]
+        except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+            raise UnreadableFile(f"{path} is not a label file: {error!r}") from error
+    return photos
+
+
+def held_out(photo: Photo, *, share: float = 0.1) -> bool:
+    """Whether a photograph is kept from training to choose thresholds on: by its name, so the same everywhere."""
+    return zlib.crc32(photo.name.encode()) % 1000 < share * 1000
+
+
+def _photo(folder: Path, name: str, entry: dict) -> Photo:
+    faces = entry["faces"]
+    boxes = np.array([f["box"] for f in faces], np.float32).reshape(-1, 4)
+    landmarks = np.array([f["landmarks"] for f in faces], np.float32).reshape(-1, 5, 2)
+    sure = np.array([f["score"] >= DOUBTFUL for f in faces], bool)
+    given = np.array([b[:4] for b in entry.get("given_boxes") or []], np.float32).reshape(-1, 4)
+    if len(given):
+        overlap = iou(given, boxes) if len(boxes) else np.zeros((len(given), 0))
+        trusted = any(s in name for s in HAND_LABELLED)
+        if trusted:
+            sure |= (overlap > 0.3).any(axis=0)
+        missed = overlap.max(axis=1, initial=0) <= 0.3
+        boxes = np.concatenate([boxes, given[missed]])
+        landmarks = np.concatenate([landmarks, np.full((missed.sum(), 5, 2), np.nan, np.float32)])
+        sure = np.concatenate([sure, np.full(missed.sum(), trusted)])
+    return Photo(name, folder / name, boxes, landmarks, sure)
+
+
+def yunet(path: str | os.PathLike[str]) -> Reference:
+    """YuNet (Wu et al. 2023; BGR 0…255) as a reference: the faces of one scale, score >= 0.3, before suppression across scales."""
+    from ..nets.engine import Engine
+
+    engine = Engine(Path(path))
+
+    def run(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        height, width = image.shape[:2]
+        padded = np.zeros((-(-height // 32) * 32, -(-width // 32) * 32, 3), np.float32)
+        padded[:height, :width] = image[:, :, ::-1]
+        out = dict(zip(engine.output_names, engine.run(padded.transpose(2, 0, 1)[None]), strict=True))
+        scores, boxes, landmarks = [], [], []
+        for stride in (8, 16, 32):
+            cls, obj, box, kps = (out[f"{kind}_{stride}"].reshape(-1, n) for kind, n in (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10)))
+            score = np.sqrt(np.clip(cls, 0, 1) * np.clip(obj, 0, 1))[:, 0]
+            keep = score >= 0.3
+            y, x = np.mgrid[0 : padded.shape[0] // stride, 0 : padded.shape[1] // stride]
+            cell = np.stack([x.ravel(), y.ravel()], axis=1)[keep]
+            size = np.exp(box[keep, 2:]) * stride
+            boxes.append(np.concatenate([(cell + box[keep, :2]) * stride - size / 2, size], axis=1))
+            landmarks.append((cell[:, None] + kps[keep].reshape(-1, 5, 2)) * stride)
+            scores.append(score[keep])
+        return np.concatenate(scores), np.concatenate(boxes), np.concatenate(landmarks)
+
+    return run
+
+
+def at_scales(reference: Reference, image: np.ndarray, *, scales: Sequence[float], mirror: bool = False, min_score: float = 0.5) -> list[dict]:
+    """Faces that `reference` finds at several scales (and in the mirror image), merged: a face's box and landmarks are the mean over the
+    runs that saw it, weighted by score², its score the best one's. Returns {"box", "score", "landmarks"}, best first."""
+    height, width = image.shape[:2]
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for scale in scales:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        scaled = image if scale == 1 else np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+        for flip in (False, True)[: 1 + mirror]:
+            scores, boxes, landmarks = reference(np.ascontiguousarray(scaled[:, ::-1]) if flip else scaled)
+            keep = nms(boxes, scores, max_overlap=0.45)
+            scores, boxes, landmarks = scores[keep], boxes[keep].copy(), landmarks[keep].copy()
+            if flip:
+                boxes[:, 0] = size[0] - boxes[:, 0] - boxes[:, 2]
+                landmarks = flip_landmarks(landmarks, size[0])
+            ratio = np.array([width / size[0], height / size[1]])
+            found.append((scores, boxes * np.tile(ratio, 2), landmarks * ratio))
+    scores, boxes, landmarks = (np.concatenate(part) for part in zip(*found, strict=True))
+    faces = []
+    for i in nms(boxes, scores, max_overlap=0.45):
+        if scores[i] < min_score:
+            continue
+        weight = np.where(iou(boxes[i : i + 1], boxes)[0] >= 0.5, scores**2, 0.0)
+        weight /= weight.sum()
+        faces.append(
+            {
+                "box": [round(float(v), 2) for v in weight @ boxes],
+                "score": round(float(scores[i]), 3),
+                "landmarks": [[round(float(v), 2) for v in p] for p in np.einsum("n,npd->pd", weight, landmarks)],
+            }
+        )
+    return faces
+
+
+def flip_landmarks(landmarks: np.ndarray, width: float) -> np.ndarray:
+    """Landmarks (..., 5, 2) in the mirror image of a picture `width` pixels wide: left and right eye and corner of the mouth change places."""
+    flipped = landmarks[..., [1, 0, 2, 4, 3], :].copy()
+    flipped[..., 0] = width - flipped[..., 0]
+    return flipped
+
+
+def label_photographs(
+    folder: str | os.PathLike[str],
+    pictures: Iterable[Path],
+    reference: Reference,
+    *,
+    out: str | os.PathLike[str],
+    scales: Sequence[float] = (0.5, 1.0, 2.0),
+    on_progress: Callable[[int, int, dict], None] | None = None,
+) -> Path:
+    """Label photographs with a reference detector and write a label file (names relative to `folder`)."""
+    from ..samples.files import atomic_write
+
+    pictures = sorted(pictures)
+    content = {}
+    for i, path in enumerate(pictures):
+        image = read_image(path)
+        content[path.relative_to(folder).as_posix()] = {
+            "kind": "photo",
+            "split": "train",
+            "size": [image.shape[1], image.shape[0]],
+            "faces": at_scales(reference, image, scales=scales, mirror=True),
+            "given_boxes": None,
+        }
+        if on_progress:
+            on_progress(i + 1, len(pictures), {"faces": sum(len(e["faces"]) for e in content.values())})  # type: ignore[misc,arg-type]
+    atomic_write(Path(out), json.dumps(content).encode())
+    return Path(out)
