@@ -1,0 +1,111 @@
+"""What a net computes inside: the activations of named layers, in one forward pass no deeper than the deepest one
+asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InvalidOption, UnknownName
+
+
+def activations(net: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    """Outputs of the layers called `layers`, in that order, for the samples x (b, c, *spatial).
+
+    Names are those of `net.named_modules()` ("" is the net itself). A module that the net uses several times gives
+    each use a name of its own: "relu" is the first, "relu#2" the second, and so on (`layer_shapes` lists them all).
+    The pass stops after the last of them; what lies deeper is not computed. Gradients flow; mode, gradients and hooks
+    of the net are left as they were, also when it raises. Where the net overwrites activations (`inplace=True`) they
+    are copied first.
+
+    Raises UnknownName for a name that the net does not have, with the nearest one, and for a layer that the pass does
+    not reach.
+    """
+    if isinstance(layers, str):
+        raise InvalidOption(f"layers is the string {layers!r}; give a list of names: [{layers!r}]")
+    wanted: dict[nn.Module, dict[int, list[str]]] = {}
+    modules = dict(net.named_modules(remove_duplicate=False))
+    for name in layers:
+        base, use = _split(name, modules)
+        wanted.setdefault(modules[base], {}).setdefault(use, []).append(name)
+    copy = torch.is_inference_mode_enabled() or any(getattr(module, "inplace", False) for module in net.modules())
+    missing = set(layers)
+    found: dict[str, tuple[Tensor, int]] = {}
+
+    def keep(module: nn.Module, use: int, out: Any) -> None:
+        for name in wanted[module].get(use, ()):
+            if not isinstance(out, Tensor):
+                raise InvalidOption(
+                    f"layer {name!r} gives a {type(out).__name__}, not a tensor; ask for a layer inside it"
+                )
+            kept = out.clone() if copy else out
+            found[name] = (kept, 0 if copy else kept._version)
+            missing.discard(name)
+        if not missing:
+            raise _Enough
+
+    if missing:
+        _watch(net, x, list(wanted), keep)
+    if missing:
+        name = sorted(missing)[0]
+        raise UnknownName(f"the net has a layer for {name!r}, but a forward pass does not reach it (see layer_shapes)")
+    for name, (kept, version) in found.items():
+        if not copy and kept._version != version:
+            raise InvalidOption(
+                f"the net overwrites the activations of layer {name!r} in place; ask for the layer after it"
+            )
+    return {name: found[name][0] for name in layers}
+
+
+def layer_shapes(net: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
+    """Every name that `activations` knows for samples like x, in the order of computation, with the shape of its
+    output.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    names = {module: name for name, module in net.named_modules()}
+
+    def keep(module: nn.Module, use: int, out: Any) -> None:
+        if isinstance(out, Tensor):
+            shapes[names[module] + (f"#{use}" if use > 1 else "")] = tuple(out.shape)
+
+    with torch.no_grad():
+        _watch(net, x, list(names), keep)
+    return shapes
+
+
+class _Enough(BaseException):
+    """Ends the forward pass; not an Exception, so that no `except Exception` inside a net swallows it."""
+
+
+def _watch(net: nn.Module, x: Tensor, modules: Sequence[nn.Module], keep: Any) -> None:
+    uses: dict[nn.Module, int] = {}
+
+    def hook(module: nn.Module, _: Any, out: Any) -> None:
+        uses[module] = uses.get(module, 0) + 1
+        keep(module, uses[module], out)
+
+    handles = [module.register_forward_hook(hook) for module in modules]
+    try:
+        net(x)
+    except _Enough:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _split(name: str, modules: dict[str, nn.Module]) -> tuple[str, int]:
+    """ "relu#2" -> ("relu", 2), and "relu" -> ("relu", 1)."""
+    if name in modules:
+        return name, 1
+    base, mark, use = name.rpartition("#")
+    if mark and base in modules and use.isdecimal() and int(use) >= 1:
+        return base, int(use)
+    near = get_close_matches(base if mark else name, [m for m in modules if m], 1, 0)
+    suggestion = f"; did you mean {near[0]!r}?" if near else ""
+    raise UnknownName(f"the net has no layer called {name!r}{suggestion}")
