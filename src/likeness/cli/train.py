@@ -23,6 +23,7 @@ TRAINERS = {
     "detector": ("faces.training", "train_detector", "labelled photographs to a face detector"),
 }
 OUTPUTS = ("out", "output")
+PLAIN = {"int", "float", "str", "bool", "Path", "os", "PathLike", "None", "tuple", "list", "Sequence"}
 
 
 def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
@@ -43,58 +44,35 @@ def trainer(what: str) -> Callable[..., Any]:
 
 
 def options_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The arguments of `function` that a command line can give: not callbacks and not arrays."""
-    hints = inspect.signature(function).parameters
-    return {
-        name: parameter
-        for name, parameter in hints.items()
-        if "Callable" not in str(parameter.annotation) and name not in ("on_progress", "cancel")
-    }
+    """The arguments of `function` that a command line can give: numbers, words and paths, no callbacks or objects."""
+    parameters = inspect.signature(function).parameters
+    return {name: one for name, one in parameters.items() if _plain(one) and name != "on_progress"}
 
 
 def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any]) -> None:
-    """Give `parser` one option per argument of `function`; arguments without a default are required, and positional
-    ones stay positional, save `out`, which is -o."""
+    """Give `parser` one option per argument of `function`.
+
+    Positional arguments stay positional, keyword ones without a default are required, `out` is -o.
+    """
     texts = described(function)
     for name, parameter in options_of(function).items():
         kind, choices = _kind(parameter)
         required = parameter.default is inspect.Parameter.empty
-        text = texts.get(name, "")
-        if not required:
-            text = f"{text} (default: {_shown(parameter.default)})".strip()
-        text = text.replace("%", "%%")
-        if name in OUTPUTS:
-            flags = ["-o", "--output"]
-            parser.add_argument(
-                *flags,
-                dest=name,
-                required=required,
-                default=None if required else parameter.default,
-                type=Path,
-                metavar="FILE",
-                help=text,
-            )
-        elif required and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-            parser.add_argument(name, type=kind, metavar="DIR" if kind is Path else name.upper(), help=text)
-        elif kind is bool:
-            parser.add_argument(
-                _flag(name), default=parameter.default, action=argparse.BooleanOptionalAction, help=text
-            )
-        elif isinstance(parameter.default, tuple):
-            inner = type(parameter.default[0]) if parameter.default else str
-            parser.add_argument(
-                _flag(name), type=inner, nargs="+", default=parameter.default, help=text, metavar=inner.__name__.upper()
-            )
+        default = None if required else parameter.default
+        text = texts.get(name, "").replace("%", "%%")
+        more: dict[str, Any] = {"help": text if default in (None, ()) else f"{text} (default: {_shown(default)})"}
+        if required and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            parser.add_argument(name, type=kind, metavar="DIR" if kind is Path else name.upper(), **more)
+            continue
+        flags = ["-o", "--output"] if name in OUTPUTS else ["--" + name.replace("_", "-")]
+        more.update(dest=name, required=required, default=default)
+        if kind is bool:
+            more["action"] = argparse.BooleanOptionalAction
         else:
-            parser.add_argument(
-                _flag(name),
-                type=kind,
-                choices=choices,
-                required=required,
-                help=text,
-                default=None if required else parameter.default,
-                metavar=None if choices else kind.__name__.upper(),
-            )
+            more.update(type=kind, choices=choices, metavar=None if choices else _metavar(kind))
+            if {"Sequence", "tuple", "list"} & set(_words(parameter)):
+                more["nargs"] = "+"
+        parser.add_argument(*flags, **more)
     json_option(parser)
 
 
@@ -117,49 +95,53 @@ def described(function: Callable[..., Any]) -> dict[str, str]:
 
 def run(options: argparse.Namespace) -> int:
     function = trainer(options.what)
-    values = {name: getattr(options, name) for name in options_of(function)}
-    signature = inspect.signature(function)
-    for name, value in values.items():
-        if isinstance(value, list):
-            values[name] = tuple(value)
-    keywords = dict(values)
-    positional = [
-        keywords.pop(name)
-        for name, parameter in options_of(function).items()
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY
-    ]
-    with progress_bar(f"train {options.what}") as on_progress:
-        if "on_progress" in signature.parameters:
-            keywords["on_progress"] = on_progress
-        result = function(*positional, **keywords)
-    report = result.to_dict() if hasattr(result, "to_dict") else {}
+    parameters = options_of(function)
+    values = {name: getattr(options, name) for name in parameters}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    by_place = [n for n, parameter in parameters.items() if parameter.kind is not inspect.Parameter.KEYWORD_ONLY]
     written = next((str(values[name]) for name in OUTPUTS if values.get(name)), None)
+    with progress_bar(f"train {options.what}") as on_progress:
+        places = [values.pop(name) for name in by_place]
+        result = function(*places, **values, on_progress=on_progress)
+    report = result.to_dict() if hasattr(result, "to_dict") else {}
     if options.json:
         print_json({"output": written, **report})
-    else:
-        print(f"trained; weights in {written}" if written else "trained")
-        for name, value in report.items():
-            if isinstance(value, (int, float, str)):
-                print(f"{name}  {value}")
+        return 0
+    print(f"trained: {written}")
+    for name, value in report.items():
+        if isinstance(value, dict):
+            print(f"{name}: " + ", ".join(f"{key} {_shown(part)}" for key, part in value.items()))
+        elif str(value) != written:
+            print(f"{name}: {_shown(value)}")
     return 0
+
+
+def _plain(parameter: inspect.Parameter) -> bool:
+    words = _words(parameter)
+    return words[:1] == ["Literal"] or (bool(words) and set(words) <= PLAIN)
+
+
+def _words(parameter: inspect.Parameter) -> list[str]:
+    annotation = parameter.annotation
+    return re.findall(r"\w+", annotation if isinstance(annotation, str) else getattr(annotation, "__name__", ""))
 
 
 def _kind(parameter: inspect.Parameter) -> tuple[Callable[[str], Any], list[str] | None]:
     """The type (and the choices, of a Literal) that a value on the command line is converted to."""
-    annotation = str(parameter.annotation)
-    if annotation.startswith("Literal["):
-        return str, [word.strip(" '\"") for word in annotation[8:].split("]")[0].split(",")]
-    if isinstance(parameter.default, (bool, int, float)):
-        return type(parameter.default), None
-    for word, kind in (("Path", Path), ("bool", bool), ("int", int), ("float", float)):
-        if re.search(rf"\b{word}", annotation):
+    words = _words(parameter)
+    if words[:1] == ["Literal"]:
+        return str, re.findall(r"[\"']([^\"']+)[\"']", parameter.annotation)
+    for word, kind in (("Path", Path), ("PathLike", Path), ("bool", bool), ("int", int), ("float", float)):
+        if word in words:
             return kind, None
     return str, None
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+def _metavar(kind: Callable[[str], Any]) -> str:
+    return {int: "N", float: "X", Path: "PATH"}.get(kind, "WORD")  # type: ignore[call-overload]
 
 
 def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, (tuple, list)):
+        return " ".join(map(_shown, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
