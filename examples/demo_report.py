@@ -91,8 +91,8 @@ def write_report(path: Path, sections: list[Section], facts: dict[str, Any]) -> 
 <title>likeness: the demo</title><style>{STYLE}</style></head><body><main>
 <h1>Two portraits, recognised</h1>
 <p>Real photographs, degraded in eight ways each, decided by the detector and the encoder that ship with likeness, on
-this machine, without a network. The bar shows the distance of the two codes; the mark on it is the threshold that the error
-rate asked for sets. Left of the mark is a match.</p>
+this machine, without a network. The bar shows the distance of the two codes; the mark on it is the threshold that the
+error rate asked for sets. Left of the mark is a match.</p>
 <dl class="facts">{items}</dl>
 {body}
 <footer>Portraits: Eileen Collins (NASA, in scikit-image) and Grace Hopper (US Navy, in matplotlib), public domain. A
@@ -126,7 +126,8 @@ def _card(card: Card) -> str:
     note = f'<span class="note">{html.escape(card.note)}</span>' if card.note else ""
     return (
         f'<figure class="card{"" if card.expected else " wrong"}">'
-        f'<div class="photo">{_photo(card.path, card.boxes)}</div><figcaption><span class="title">{html.escape(card.title)}</span>'
+        f'<div class="photo">{_photo(card.path, card.boxes)}</div><figcaption>'
+        f'<span class="title">{html.escape(card.title)}</span>'
         f'<span class="verdict {kind}">{html.escape(card.verdict)}</span>{note}{bar}'
         f'<span class="figures">{"".join(figures)}</span></figcaption></figure>'
     )
