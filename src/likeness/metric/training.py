@@ -1,0 +1,212 @@
+"""`likeness train recognition`: a folder of people, and a teacher if there is one, become an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import InvalidOption
+from ..nets import identity
+from . import distillation, losses
+from .augment import augment, to_input
+from .data import Crops, Progress, hold_out, load_crops
+from .loop import CollapseAlarm, Schedule, fit
+from .losses import Terms
+from .samplers import SubjectsTimesSamples
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training run gave: where the weights are, and how well the averaged net tells held-out people apart."""
+
+    out: str
+    steps: int
+    samples: int
+    figures: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def train_recognition(
+    folder: Path,
+    *,
+    out: Path,
+    loss: str = "triplet",
+    miner: str = "semi-hard",
+    margin: float = 0.2,
+    teacher: Path | None = None,
+    unlabelled: Sequence[str] = (),
+    init: Path | None = None,
+    widths: tuple[int, ...] = (48, 96, 192),
+    blocks: tuple[int, ...] = (1, 3, 1),
+    sizes: tuple[int, ...] = (64, 80, 112),
+    shares: tuple[float, ...] = (0.45, 0.35, 0.2),
+    steps: int = 10_000,
+    batch: int = 128,
+    per_subject: int = 4,
+    lr: float = 2e-3,
+    warmup: int = 200,
+    every: int = 500,
+    seed: int = 0,
+    precision: str = "auto",
+    device: str = "cpu",
+    checkpoint: Path | None = None,
+    cache: Path | None = None,
+    on_progress: Progress | None = None,
+) -> Trained:
+    """Train a tower on aligned 112x112 crops and write it to `out` (float16 safetensors) at every checkpoint.
+
+    folder: people/NAME/*.jpg, aligned crops of 112x112 pixels; every 20th person is held out and never trained on.
+    out: the safetensors file to write.
+    loss: distillation (needs a teacher), triplet, contrastive, pair-logistic or arcface; with a teacher, both.
+    miner: triplets to learn from, one of random, hard, semi-hard, batch-all.
+    margin: alpha of the triplet loss, on squared distances (the margin of the other losses, where they have one).
+    teacher: an ONNX encoder of aligned crops (RGB, x/127.5 - 1) whose codes are distilled.
+    unlabelled: folders of aligned crops without a name; they serve distillation only.
+    init: an encoder to start from (fine-tuning); its architecture wins over widths and blocks.
+    widths: channels of each stage of the net.
+    blocks: residual blocks of each stage.
+    sizes: resolutions in pixels, one after the other: a low one first sees more faces in the same time.
+    shares: share of the steps spent at each of these sizes.
+    steps: optimiser steps in all.
+    batch: samples per step.
+    per_subject: samples of each subject in a batch (the losses on labels need pairs).
+    lr: peak learning rate of AdamW.
+    warmup: steps of linear warm-up before the cosine.
+    every: steps between checkpoints and looks at the held-out people.
+    seed: of everything that is drawn.
+    precision: fp32, bf16, or auto for what a one-second probe finds faster.
+    device: where to train, as torch names it.
+    checkpoint: a folder; an interrupted run goes on from it.
+    cache: a folder for decoded crops and the teacher's codes.
+    """
+    if len(sizes) != len(shares) or abs(sum(shares) - 1) > 1e-6:
+        raise InvalidOption(f"sizes {sizes} and shares {shares} must pair up, and the shares add up to 1")
+    if loss == "distillation" and teacher is None:
+        raise InvalidOption("loss 'distillation' needs a teacher: --teacher FILE.onnx")
+    crops = load_crops(folder, unlabelled if teacher else (), cache=cache, on_progress=on_progress)
+    codes = (
+        distillation.teacher_codes(crops.images, Path(teacher), cache=cache, on_progress=on_progress)
+        if teacher
+        else None
+    )
+    held = (crops.subjects >= 0) & (crops.subjects % HOLD_OUT_EVERY == 0)
+    train, held_out = hold_out(crops, every=HOLD_OUT_EVERY)
+    torch.manual_seed(seed)
+    tower = (
+        identity.load(init)
+        if init
+        else identity.Tower(identity.Architecture(widths=tuple(widths), blocks=tuple(blocks)))
+    )
+    length = tower.architecture.code_length
+    extra: nn.Module | None = None
+    sampler: SubjectsTimesSamples | None = None
+    if loss != "distillation":
+        sampler = SubjectsTimesSamples(
+            train.subjects, subjects_per_batch=batch // per_subject, samples_per_subject=per_subject, seed=seed
+        )
+        extra = losses.objective(
+            loss, classes=len(crops.names), code_length=length, miner=miner, margin=margin, seed=seed
+        ).to(device)
+    targets = _Targets(codes[~held], length) if codes is not None else None
+    bounds = np.cumsum(shares) * steps
+
+    def make_batch(step: int, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        size = sizes[min(int(np.searchsorted(bounds, step, side="right")), len(sizes) - 1)]
+        if sampler is None:
+            index = shuffled(len(train), batch, step, seed)
+        else:
+            index = sampler.batch(step)
+        views = augment(torch.from_numpy(train.images[index]), generator=generator, size=size)
+        return views.contiguous(memory_format=torch.channels_last).to(device), (
+            torch.from_numpy(index),
+            torch.from_numpy(train.subjects[index]),
+        )
+
+    def objective(codes: Tensor, context: tuple[Tensor, Tensor], generator: torch.Generator) -> Terms:
+        index, subjects = context
+        terms = (
+            Terms(codes.sum() * 0) if extra is None else extra(codes, subjects.to(codes.device), generator=generator)
+        )
+        if targets is None:
+            return terms
+        distilled = distillation.distillation(codes, *(part.to(codes.device) for part in targets.of(index)))
+        return Terms(terms.loss + distilled, {**terms.info, "distillation": float(distilled.detach())})
+
+    figures: dict[str, float] = {}
+
+    def keep(averaged: nn.Module, step: int) -> dict[str, float]:
+        identity.save(averaged, out)  # type: ignore[arg-type]
+        figures.update(held_out_figures(averaged, held_out, device=device))
+        return figures
+
+    fit(
+        tower.to(device),
+        make_batch,
+        objective,
+        schedule=Schedule(steps, lr, warmup),
+        extra=extra,
+        seed=seed,
+        checkpoint=checkpoint,
+        every=every,
+        precision=precision,
+        alarm=CollapseAlarm(),
+        on_checkpoint=keep,
+        on_progress=on_progress,
+    )
+    return Trained(str(out), steps, steps * batch, figures)
+
+
+HOLD_OUT_EVERY = 20
+
+
+class _Targets:
+    """The teacher's codes of the training crops, whole and along their first `length` principal directions."""
+
+    def __init__(self, codes: np.ndarray, length: int) -> None:
+        self.teacher = torch.from_numpy(codes)
+        self.targets = distillation.cut(codes, distillation.principal_directions(codes, length))
+
+    def of(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        return self.targets[index], self.teacher[index]
+
+
+def shuffled(count: int, batch: int, step: int, seed: int) -> np.ndarray:
+    """Indices of batch number `step` when every epoch is a new permutation of `count` samples."""
+    per_epoch = max(1, count // batch)
+    epoch, place = divmod(step, per_epoch)
+    order = np.random.default_rng((seed, epoch)).permutation(count)
+    return np.sort(order[place * batch : (place + 1) * batch])
+
+
+@torch.no_grad()
+def held_out_figures(net: nn.Module, held_out: Crops, *, device: str = "cpu", most: int = 1500) -> dict[str, float]:
+    """How the net tells people apart that it never saw: TAR at FAR 1e-2 and 1e-3 over all pairs, at full resolution."""
+    net.eval()
+    images, subjects = held_out.images[:most], held_out.subjects[:most]
+    codes = np.concatenate(
+        [
+            net(
+                to_input(torch.from_numpy(images[i : i + 128])).contiguous(memory_format=torch.channels_last).to(device)
+            )
+            .float()
+            .cpu()
+            .numpy()
+            for i in range(0, len(images), 128)
+        ]
+    )
+    a, b = np.triu_indices(len(codes), 1)
+    cosine = (codes @ codes.T)[a, b]
+    mated = subjects[a] == subjects[b]
+    threshold = np.quantile(cosine[~mated], [0.99, 0.999])
+    return {
+        f"held_out_tar@{far:g}": float((cosine[mated] > t).mean())
+        for far, t in zip((1e-2, 1e-3), threshold, strict=True)
+    }
