@@ -1,7 +1,9 @@
 """Which priors answer for which face, and what wrong answers cost (torch).
 
-Assignment: simplified optimal transport (SimOTA; Ge et al. 2021, "YOLOX"): each face takes the few priors near its centre that are
-cheapest by the net's present answer, as many as their overlap with it sums to. Loss: varifocal score (Zhang et al. 2021), GIoU boxes
+Assignment: simplified optimal transport (SimOTA; Ge et al. 2021, "YOLOX"): each face takes the few priors near its
+centre that are
+cheapest by the net's present answer, as many as their overlap with it sums to. Loss: varifocal score (Zhang et al.
+2021), GIoU boxes
 (Rezatofighi et al. 2019), smooth L1 landmarks in units of the face's size.
 """
 
@@ -40,7 +42,8 @@ def assign(logits: Tensor, boxes: Tensor, at: Tensor, faces: Tensor) -> tuple[Te
     """Priors for the faces of one picture.
 
     Arguments: logits (n,), boxes (n, 4) x1 y1 x2 y2 as the net says now, priors (n, 3), faces (m, 4) x1 y1 x2 y2.
-    Returns: indices of the priors that answer, and of the face each answers for, both (k,). Every face gets at least one prior
+    Returns: indices of the priors that answer, and of the face each answers for, both (k,). Every face gets at least
+    one prior
     unless a face that fits better takes it.
     """
     if not len(faces):
@@ -78,7 +81,8 @@ def detection_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of a batch: score + 2 box + 5 landmarks.
 
-    Arguments: raw (b, n, 15); priors (n, 3); per picture boxes (m, 4) x y w h, landmarks (m, 5, 2) with NaN where unknown, sure (m,)
+    Arguments: raw (b, n, 15); priors (n, 3); per picture boxes (m, 4) x y w h, landmarks (m, 5, 2) with NaN where
+    unknown, sure (m,)
     bool: False marks faces that cost nothing, found or not.
     Returns: the loss, and its parts, detached.
     """
@@ -92,7 +96,11 @@ def detection_loss(
             prior, face = assign(raw[i, :, 0], answer, at, corners[sure[i]])
             doubtful = corners[~sure[i]]
             if len(doubtful):
-                inside = ((at[None, :, :2] >= doubtful[:, None, :2]) & (at[None, :, :2] <= doubtful[:, None, 2:])).all(2).any(0)
+                inside = (
+                    ((at[None, :, :2] >= doubtful[:, None, :2]) & (at[None, :, :2] <= doubtful[:, None, 2:]))
+                    .all(2)
+                    .any(0)
+                )
                 over = (paired_iou(answer[:, None], doubtful[None])[0] > 0.3).any(1)
                 weights[i, inside | over] = 0
         if not len(prior):
@@ -110,7 +118,9 @@ def detection_loss(
     probability = logits.detach().sigmoid()
     positive = targets > 0
     weights = weights * torch.where(positive, 1.0, 0.75 * probability**2)
-    score = (F.binary_cross_entropy_with_logits(logits, targets, reduction="none") * weights).sum() / positive.sum().clamp(min=1)
+    score = (
+        F.binary_cross_entropy_with_logits(logits, targets, reduction="none") * weights
+    ).sum() / positive.sum().clamp(min=1)
     nothing = raw.sum() * 0
     box = torch.cat(box_terms).mean() if box_terms else nothing
     point = torch.cat(point_terms).mean() if point_terms and sum(map(len, point_terms)) else nothing

@@ -1,6 +1,8 @@
-"""Pictures to train a detector on: random crops over many scales, turned, mirrored, in mosaics, with pasted faces and all kinds of light.
+"""Pictures to train a detector on: random crops over many scales, turned, mirrored, in mosaics, with pasted faces and
+all kinds of light.
 
-Every picture is a function of (seed, step, index) alone, so a resumed training sees what the uninterrupted one would have seen.
+Every picture is a function of (seed, step, index) alone, so a resumed training sees what the uninterrupted one would
+have seen.
 Pillow and NumPy only.
 """
 
@@ -15,12 +17,16 @@ from PIL import Image, ImageDraw, ImageFilter
 from ..samples.images import read_image
 from .labels import Photo, flip_landmarks
 
-SMALLEST, TINY = 7.0, 8.0  # px on the canvas: faces below SMALLEST cost nothing; anchors of a crop are drawn from TINY on
+SMALLEST, TINY = (
+    7.0,
+    8.0,
+)  # px on the canvas: faces below SMALLEST cost nothing; anchors of a crop are drawn from TINY on
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """One training picture: image (h, w, 3) uint8; boxes (n, 4), landmarks (n, 5, 2) with NaN where unknown, sure (n,)."""
+    """One training picture: image (h, w, 3) uint8; boxes (n, 4), landmarks (n, 5, 2) with NaN where unknown, sure
+    (n,)."""
 
     image: np.ndarray
     boxes: np.ndarray
@@ -37,10 +43,16 @@ class Pictures:
         self.images = [read_image(p.path) for p in photos]
         self.with_faces = [i for i, p in enumerate(photos) if p.sure.any()]
         self.without = [i for i, p in enumerate(photos) if not len(p.boxes)]
-        # Photographs with several faces are rarer and teach more: drawn in proportion to the root of their faces, at most 5.
+        # Photographs with several faces are rarer and teach more: drawn in proportion to the root of their faces, at
+        # most 5.
         weight = np.array([min(5.0, math.sqrt(photos[i].sure.sum())) for i in self.with_faces])
         self.weight = weight / weight.sum() if len(weight) else weight
-        self.large = [(i, j) for i in self.with_faces for j, b in enumerate(photos[i].boxes) if photos[i].sure[j] and min(b[2:]) >= 48 and np.isfinite(photos[i].landmarks[j]).all()]
+        self.large = [
+            (i, j)
+            for i in self.with_faces
+            for j, b in enumerate(photos[i].boxes)
+            if photos[i].sure[j] and min(b[2:]) >= 48 and np.isfinite(photos[i].landmarks[j]).all()
+        ]
 
     def canvas(self, rng: np.random.Generator) -> Canvas:
         """One random training picture (size, size, 3) with its faces."""
@@ -77,7 +89,8 @@ class Pictures:
             scale = target / float(box[2:].mean())
             scale = min(max(scale, 0.12), 3.0, 1.2 * largest / float(box[2:].max()))
             anchor = box[:2] + box[2:] / 2
-            # The face may be anywhere, now and then over the edge; whole pictures smaller than the canvas lie inside it.
+            # The face may be anywhere, now and then over the edge; whole pictures smaller than the canvas lie inside
+            # it.
             where = np.array([rng.uniform(0.02, 0.98) * width, rng.uniform(0.02, 0.98) * height])
             if rng.random() < 0.25:
                 where = np.array([width, height]) * rng.normal(0.5, 0.05, 2)
@@ -90,7 +103,17 @@ class Pictures:
             room = np.array([width, height]) - np.array([w, h]) * scale
             where = where + np.clip(low, np.minimum(room, 0), np.maximum(room, 0)) - low
         angle = rng.uniform(-20, 20) if rng.random() < 0.5 else rng.normal(0, 4)
-        made = _similarity(photo, image, scale=scale, degrees=angle, anchor=anchor, where=where, width=width, height=height, fill=_fill(rng))
+        made = _similarity(
+            photo,
+            image,
+            scale=scale,
+            degrees=angle,
+            anchor=anchor,
+            where=where,
+            width=width,
+            height=height,
+            fill=_fill(rng),
+        )
         return _mirror(made) if rng.random() < 0.5 else made
 
     def _mosaic(self, rng: np.random.Generator) -> Canvas:
@@ -128,15 +151,30 @@ class Pictures:
             corner = rng.integers(0, size - extent)
             where = corner + extent / 2
             region = np.array([[*(where - box[2:] * scale / 2), *(box[2:] * scale)]], np.float32)
-            low, high = np.maximum(region[0, :2], taken[:, :2]), np.minimum(region[0, :2] + region[0, 2:], taken[:, :2] + taken[:, 2:])
+            low, high = (
+                np.maximum(region[0, :2], taken[:, :2]),
+                np.minimum(region[0, :2] + region[0, 2:], taken[:, :2] + taken[:, 2:]),
+            )
             if (np.clip(high - low, 0, None).prod(1) > 0).any():
                 continue
             cut = _similarity(
-                photo, source, scale=scale, degrees=rng.normal(0, 8), anchor=box[:2] + box[2:] / 2, where=extent / 2, width=int(extent[0]), height=int(extent[1]), fill=np.zeros(3)
+                photo,
+                source,
+                scale=scale,
+                degrees=rng.normal(0, 8),
+                anchor=box[:2] + box[2:] / 2,
+                where=extent / 2,
+                width=int(extent[0]),
+                height=int(extent[1]),
+                fill=np.zeros(3),
             )
             if rng.random() < 0.5:
                 cut = _mirror(cut)
-            distance = np.linalg.norm(cut.boxes[:, :2] + cut.boxes[:, 2:] / 2 - extent / 2, axis=1) if len(cut.boxes) else np.array([])
+            distance = (
+                np.linalg.norm(cut.boxes[:, :2] + cut.boxes[:, 2:] / 2 - extent / 2, axis=1)
+                if len(cut.boxes)
+                else np.array([])
+            )
             if len(cut.boxes) != 1 or distance[0] > 3 or not cut.sure[0]:
                 continue  # a neighbour came along
             yy, xx = np.mgrid[0 : extent[1], 0 : extent[0]]
@@ -149,11 +187,25 @@ class Pictures:
             landmarks.append(cut.landmarks + shift)
             taken = np.concatenate([taken, boxes[-1]])
         joined = np.concatenate(boxes)
-        return Canvas(image, joined, np.concatenate(landmarks), np.concatenate([made.sure, np.ones(len(joined) - len(made.sure), bool)]))
+        return Canvas(
+            image,
+            joined,
+            np.concatenate(landmarks),
+            np.concatenate([made.sure, np.ones(len(joined) - len(made.sure), bool)]),
+        )
 
 
 def _similarity(
-    photo: Photo, image: np.ndarray, *, scale: float, degrees: float, anchor: np.ndarray, where: np.ndarray, width: int, height: int, fill: np.ndarray
+    photo: Photo,
+    image: np.ndarray,
+    *,
+    scale: float,
+    degrees: float,
+    anchor: np.ndarray,
+    where: np.ndarray,
+    width: int,
+    height: int,
+    fill: np.ndarray,
 ) -> Canvas:
     """The photograph scaled, turned about `anchor`, `anchor` moved to `where`, cut to width x height; and its faces."""
     h, w = image.shape[:2]
@@ -167,15 +219,27 @@ def _similarity(
     back = np.linalg.inv(forward)
     offset = anchor - back @ where
     matrix = np.column_stack([back * shrunk[:, None], offset * shrunk])
-    canvas = source.transform((width, height), Image.Transform.AFFINE, tuple(matrix.ravel()), Image.Resampling.BILINEAR, fillcolor=tuple(int(v) for v in fill))
+    canvas = source.transform(
+        (width, height),
+        Image.Transform.AFFINE,
+        tuple(matrix.ravel()),
+        Image.Resampling.BILINEAR,
+        fillcolor=tuple(int(v) for v in fill),
+    )
     if not len(photo.boxes):
-        return Canvas(np.asarray(canvas), np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, bool))
+        return Canvas(
+            np.asarray(canvas), np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, bool)
+        )
     centres = (photo.boxes[:, :2] + photo.boxes[:, 2:] / 2 - anchor) @ forward.T + where
     landmarks = (photo.landmarks - anchor) @ forward.T + where
     half = photo.boxes[:, 2:] * scale / 2
-    extent = np.stack([np.hypot(half[:, 0] * cos, half[:, 1] * sin), np.hypot(half[:, 0] * sin, half[:, 1] * cos)], axis=1)  # of the turned ellipse
+    extent = np.stack(
+        [np.hypot(half[:, 0] * cos, half[:, 1] * sin), np.hypot(half[:, 0] * sin, half[:, 1] * cos)], axis=1
+    )  # of the turned ellipse
     boxes = np.concatenate([centres - extent, 2 * extent], axis=1)
-    visible = np.clip(np.minimum(boxes[:, :2] + boxes[:, 2:], [width, height]) - np.maximum(boxes[:, :2], 0), 0, None).prod(1) / boxes[:, 2:].prod(1)
+    visible = np.clip(
+        np.minimum(boxes[:, :2] + boxes[:, 2:], [width, height]) - np.maximum(boxes[:, :2], 0), 0, None
+    ).prod(1) / boxes[:, 2:].prod(1)
     inside = ((centres > 0) & (centres < [width, height])).all(1)
     sure = photo.sure & inside & (visible > 0.45) & (boxes[:, 2:].min(1) >= SMALLEST)
     keep = visible > 0
@@ -217,10 +281,14 @@ def _photometric(rng: np.random.Generator, made: Canvas) -> Canvas:
     kind = rng.random()
     if kind < 0.12 and smallest >= 14:
         factor = rng.uniform(1.3, min(4.0, smallest / 9))
-        small = Image.fromarray(image).resize((max(8, int(image.shape[1] / factor)), max(8, int(image.shape[0] / factor))), Image.Resampling.BILINEAR)
+        small = Image.fromarray(image).resize(
+            (max(8, int(image.shape[1] / factor)), max(8, int(image.shape[0] / factor))), Image.Resampling.BILINEAR
+        )
         image = np.asarray(small.resize((image.shape[1], image.shape[0]), Image.Resampling.BILINEAR))
     elif kind < 0.2:
-        image = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(rng.uniform(0.4, max(0.5, min(2.5, smallest / 20))))))
+        image = np.asarray(
+            Image.fromarray(image).filter(ImageFilter.GaussianBlur(rng.uniform(0.4, max(0.5, min(2.5, smallest / 20)))))
+        )
     if rng.random() < 0.7:
         ramp = np.arange(256) / 255
         curves = []

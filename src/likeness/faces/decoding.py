@@ -13,6 +13,8 @@ This is the anchor-free head of YuNet (Wu et al. 2023) with one score instead of
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 STRIDES = (8, 16, 32)
@@ -22,7 +24,8 @@ _LARGEST_LOG = 8.0  # exp(8) strides: no face is larger; keeps exp finite on unt
 
 
 def priors(height: int, width: int) -> np.ndarray:
-    """Centres and strides of all priors of a picture, (n, 3) float32: x, y, stride, in the order of the net's output."""
+    """Centres and strides of all priors of a picture, (n, 3) float32: x, y, stride, in the order of the net's
+    output."""
     rows = []
     for stride in STRIDES:
         y, x = np.mgrid[0 : height // stride, 0 : width // stride]
@@ -32,7 +35,8 @@ def priors(height: int, width: int) -> np.ndarray:
 
 
 def decode(raw: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Raw numbers (n, 15) at priors (n, 3) -> scores (n,), boxes (n, 4) as x, y, w, h, landmarks (n, 5, 2), in pixels."""
+    """Raw numbers (n, 15) at priors (n, 3) -> scores (n,), boxes (n, 4) as x, y, w, h, landmarks (n, 5, 2), in
+    pixels."""
     raw = np.asarray(raw, np.float32)
     stride = at[:, 2:3]
     scores = 1 / (1 + np.exp(-np.clip(raw[:, 0], -60, 60)))
@@ -42,8 +46,27 @@ def decode(raw: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     return scores, np.concatenate([centre - size / 2, size], axis=1), landmarks
 
 
+def decode_yunet(
+    outputs: Mapping[str, np.ndarray], height: int, width: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same from YuNet's twelve outputs (cls, obj, bbox and kps at each stride) for a picture of height x width:
+    of all its priors."""
+    scores, boxes, landmarks = [], [], []
+    for stride in STRIDES:
+        cls, obj = (np.clip(outputs[f"{kind}_{stride}"].reshape(-1), 0, 1) for kind in ("cls", "obj"))
+        box = outputs[f"bbox_{stride}"].reshape(-1, 4)
+        y, x = np.mgrid[0 : height // stride, 0 : width // stride]
+        cell = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
+        size = np.exp(np.minimum(box[:, 2:], _LARGEST_LOG)) * stride
+        scores.append(np.sqrt(cls * obj))
+        boxes.append(np.concatenate([(cell + box[:, :2]) * stride - size / 2, size], axis=1))
+        landmarks.append((cell[:, None] + outputs[f"kps_{stride}"].reshape(-1, 5, 2)) * stride)
+    return np.concatenate(scores), np.concatenate(boxes), np.concatenate(landmarks)
+
+
 def encode(boxes: np.ndarray, landmarks: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """What the net should say at priors (n, 3) of faces with boxes (n, 4) and landmarks (n, 5, 2): (n, 14), i.e. without score.
+    """What the net should say at priors (n, 3) of faces with boxes (n, 4) and landmarks (n, 5, 2): (n, 14), i.e.
+    without score.
 
     The inverse of `decode` but for the score.
     """
@@ -67,7 +90,8 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def nms(boxes: np.ndarray, scores: np.ndarray, *, max_overlap: float = 0.4) -> np.ndarray:
     """Non-maximum suppression: indices of the boxes kept, best score first.
 
-    A box is dropped where its intersection over union with a better box that was kept is larger than `max_overlap`. Ties in score
+    A box is dropped where its intersection over union with a better box that was kept is larger than `max_overlap`.
+    Ties in score
     go to the lower index.
     """
     order = np.argsort(-np.asarray(scores), kind="stable")
@@ -79,9 +103,13 @@ def nms(boxes: np.ndarray, scores: np.ndarray, *, max_overlap: float = 0.4) -> n
     return np.array(kept, dtype=np.int64)
 
 
-def fuse(boxes: np.ndarray, landmarks: np.ndarray, scores: np.ndarray, kept: np.ndarray, *, min_overlap: float = 0.6) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (k, 4) and landmarks (k, 5, 2) of the kept detections, each averaged (weights: score²) with the detections that overlap it
-    by at least `min_overlap`: neighbouring priors see the same face, and the mean of their opinions is more exact than the best one's.
+def fuse(
+    boxes: np.ndarray, landmarks: np.ndarray, scores: np.ndarray, kept: np.ndarray, *, min_overlap: float = 0.6
+) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (k, 4) and landmarks (k, 5, 2) of the kept detections, each averaged (weights: score²) with the
+    detections that overlap it
+    by at least `min_overlap`: neighbouring priors see the same face, and the mean of their opinions is more exact
+    than the best one's.
     """
     overlap = iou(boxes[kept], boxes)
     weight = np.where(overlap >= min_overlap, scores[None] ** 2, 0.0)  # [k, n]

@@ -1,4 +1,5 @@
-"""Labelled photographs for training and testing a detector: reading label files, and making them with a reference detector.
+"""Labelled photographs for training and testing a detector: reading label files, and making them with a reference
+detector.
 
 A label file is JSON, {path relative to the folder: {"kind", "split", "size": [w, h], "faces": [{"box": [x, y, w, h],
 "score", "landmarks": [[x, y] * 5]}], "given_boxes": null | [[x, y, w, h, word]]}}.
@@ -31,7 +32,8 @@ Reference = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 class Photo:
     """One labelled photograph.
 
-    boxes: (n, 4) float32 x, y, w, h; landmarks: (n, 5, 2) float32, NaN where unknown; sure: (n,) bool, False where nobody
+    boxes: (n, 4) float32 x, y, w, h; landmarks: (n, 5, 2) float32, NaN where unknown; sure: (n,) bool, False where
+    nobody
     knows whether it is a face (no loss there).
     """
 
@@ -42,20 +44,27 @@ class Photo:
     sure: np.ndarray
 
 
-def read_labels(folder: str | os.PathLike[str], files: Sequence[str | os.PathLike[str]] | None = None, *, split: str | None = "train") -> list[Photo]:
-    """All photographs of the label files whose split is `split` (None: all; a photograph without one counts as "train").
+def read_labels(
+    folder: str | os.PathLike[str], files: Sequence[str | os.PathLike[str]] = (), *, split: str | None = "train"
+) -> list[Photo]:
+    """All photographs of the label files whose split is `split` (None: all; a photograph without one counts as
+    "train").
 
     `files`: label files, default every *.json directly in `folder`. Raises InvalidOption where there are none.
     """
     folder = Path(folder)
-    paths = sorted(folder.glob("*.json")) if files is None else [Path(f) for f in files]
+    paths = [Path(f) for f in files] or sorted(folder.glob("*.json"))
     if not paths:
         raise InvalidOption(f"{folder} holds no label file (*.json); label photographs first or name the files")
     photos = []
     for path in paths:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            photos += [_photo(folder, name, entry) for name, entry in content.items() if split in (None, entry.get("split", "train"))]
+            photos += [
+                _photo(folder, name, entry)
+                for name, entry in content.items()
+                if split in (None, entry.get("split", "train"))
+            ]
         except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
             raise UnreadableFile(f"{path} is not a label file: {error!r}") from error
     return photos
@@ -84,43 +93,30 @@ def _photo(folder: Path, name: str, entry: dict) -> Photo:
     return Photo(name, folder / name, boxes, landmarks, sure)
 
 
-def yunet(path: str | os.PathLike[str]) -> Reference:
-    """YuNet (Wu et al. 2023; BGR 0…255) as a reference: the faces of one scale, score >= 0.3, before suppression across scales."""
-    from ..nets.engine import Engine
+def reference(name_or_file: str | os.PathLike[str]) -> Reference:
+    """A detector of the catalogue, or any detector's ONNX file, as a reference: what it sees at one scale, score >=
+    0.3."""
+    from .detection import Detector
 
-    engine = Engine(Path(path))
-
-    def run(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        height, width = image.shape[:2]
-        padded = np.zeros((-(-height // 32) * 32, -(-width // 32) * 32, 3), np.float32)
-        padded[:height, :width] = image[:, :, ::-1]
-        out = dict(zip(engine.output_names, engine.run(padded.transpose(2, 0, 1)[None]), strict=True))
-        scores, boxes, landmarks = [], [], []
-        for stride in (8, 16, 32):
-            cls, obj, box, kps = (out[f"{kind}_{stride}"].reshape(-1, n) for kind, n in (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10)))
-            score = np.sqrt(np.clip(cls, 0, 1) * np.clip(obj, 0, 1))[:, 0]
-            keep = score >= 0.3
-            y, x = np.mgrid[0 : padded.shape[0] // stride, 0 : padded.shape[1] // stride]
-            cell = np.stack([x.ravel(), y.ravel()], axis=1)[keep]
-            size = np.exp(box[keep, 2:]) * stride
-            boxes.append(np.concatenate([(cell + box[keep, :2]) * stride - size / 2, size], axis=1))
-            landmarks.append((cell[:, None] + kps[keep].reshape(-1, 5, 2)) * stride)
-            scores.append(score[keep])
-        return np.concatenate(scores), np.concatenate(boxes), np.concatenate(landmarks)
-
-    return run
+    path = Path(name_or_file)
+    detector = Detector.from_file(path) if path.suffix == ".onnx" else Detector.load(str(name_or_file))
+    return lambda image: detector.look(image, scale=1.0, min_score=0.3)
 
 
-def at_scales(reference: Reference, image: np.ndarray, *, scales: Sequence[float], mirror: bool = False, min_score: float = 0.5) -> list[dict]:
-    """Faces that `reference` finds at several scales (and in the mirror image), merged: a face's box and landmarks are the mean over the
-    runs that saw it, weighted by score², its score the best one's. Returns {"box", "score", "landmarks"}, best first."""
+def at_scales(
+    look: Reference, image: np.ndarray, *, scales: Sequence[float], mirror: bool = False, min_score: float = 0.5
+) -> list[dict]:
+    """Faces that a detector finds at several scales (and in the mirror image), merged: a face's box and landmarks are
+    the mean over the
+    runs that saw it, weighted by score², its score the best one's. Returns {"box", "score", "landmarks"}, best
+    first."""
     height, width = image.shape[:2]
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for scale in scales:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         scaled = image if scale == 1 else np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
         for flip in (False, True)[: 1 + mirror]:
-            scores, boxes, landmarks = reference(np.ascontiguousarray(scaled[:, ::-1]) if flip else scaled)
+            scores, boxes, landmarks = look(np.ascontiguousarray(scaled[:, ::-1]) if flip else scaled)
             keep = nms(boxes, scores, max_overlap=0.45)
             scores, boxes, landmarks = scores[keep], boxes[keep].copy(), landmarks[keep].copy()
             if flip:
@@ -146,7 +142,8 @@ def at_scales(reference: Reference, image: np.ndarray, *, scales: Sequence[float
 
 
 def flip_landmarks(landmarks: np.ndarray, width: float) -> np.ndarray:
-    """Landmarks (..., 5, 2) in the mirror image of a picture `width` pixels wide: left and right eye and corner of the mouth change places."""
+    """Landmarks (..., 5, 2) in the mirror image of a picture `width` pixels wide: left and right eye and corner of
+    the mouth change places."""
     flipped = landmarks[..., [1, 0, 2, 4, 3], :].copy()
     flipped[..., 0] = width - flipped[..., 0]
     return flipped
@@ -155,7 +152,7 @@ def flip_landmarks(landmarks: np.ndarray, width: float) -> np.ndarray:
 def label_photographs(
     folder: str | os.PathLike[str],
     pictures: Iterable[Path],
-    reference: Reference,
+    look: Reference,
     *,
     out: str | os.PathLike[str],
     scales: Sequence[float] = (0.5, 1.0, 2.0),
@@ -172,7 +169,7 @@ def label_photographs(
             "kind": "photo",
             "split": "train",
             "size": [image.shape[1], image.shape[0]],
-            "faces": at_scales(reference, image, scales=scales, mirror=True),
+            "faces": at_scales(look, image, scales=scales, mirror=True),
             "given_boxes": None,
         }
         if on_progress:

@@ -1,6 +1,7 @@
 """The detector net: a small single-shot ConvNet with a feature pyramid (torch).
 
-Dense 3x3 convolutions with few channels after an early stride: on CPUs they run nearer to the machine's peak than depthwise ones.
+Dense 3x3 convolutions with few channels after an early stride: on CPUs they run nearer to the machine's peak than
+depthwise ones.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +66,8 @@ class DetectorNet(nn.Module):
         w = a.widths
         self.stem = nn.Sequential(_layer(3, w[0], 3, stride=2), _layer(w[0], w[1], 3, stride=2))
         self.stages = nn.ModuleList(
-            nn.Sequential(_layer(w[i + 1], w[i + 2], 3, stride=2), *(_Block(w[i + 2]) for _ in range(a.blocks[i]))) for i in range(3)
+            nn.Sequential(_layer(w[i + 1], w[i + 2], 3, stride=2), *(_Block(w[i + 2]) for _ in range(a.blocks[i])))
+            for i in range(3)
         )
         self.lateral = nn.ModuleList(_layer(width, a.pyramid, 1) for width in w[2:])
         self.smooth = nn.ModuleList([_layer(a.pyramid, a.pyramid, 3) for _ in STRIDES[:2]])
@@ -73,8 +76,8 @@ class DetectorNet(nn.Module):
             nn.init.normal_(head.weight, std=0.01)  # type: ignore[arg-type]
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
             with torch.no_grad():
-                head.bias[0] = -4.6  # type: ignore[operator,index]  # score 0.01: few priors hold a face
-                head.bias[3:5] = math.log(4)  # type: ignore[operator,index]  # faces of four strides
+                head.bias[0] = -4.6  # type: ignore[operator]  # score 0.01: few priors hold a face
+                head.bias[3:5] = math.log(4)  # type: ignore[operator]  # faces of four strides
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -116,10 +119,21 @@ def load(path: str | os.PathLike[str]) -> DetectorNet:
         raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
     if metadata.get("kind") != "likeness.detector":
         raise WeightsError(f"{path} is not a detector of likeness (its metadata has no kind 'likeness.detector')")
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(metadata["architecture"]).items()}
+    fields: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(metadata["architecture"]).items()
+    }
     net = DetectorNet(DetectorArchitecture(**fields))
     missing, unexpected = net.load_state_dict(tensors, strict=False)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
-        raise WeightsError(f"{path} does not fit its own architecture: missing {missing[:3]}, unexpected {unexpected[:3]}")
+        raise WeightsError(
+            f"{path} does not fit its own architecture: missing {missing[:3]}, unexpected {unexpected[:3]}"
+        )
     return net.eval()
+
+
+def export(file: str | os.PathLike[str], onnx: str | os.PathLike[str]) -> float:
+    """Write the detector `file` (safetensors) as ONNX with dynamic batch and sides; returns the largest difference from torch."""
+    from ..nets.export import export_onnx
+
+    return export_onnx(load(file), onnx, example_shape=(1, 3, 64, 96), dynamic_spatial=True, output_names=("raw",))

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +21,7 @@ from . import net as nets
 from .assignment import detection_loss
 from .augment import Canvas, Pictures
 from .decoding import MULTIPLE, priors
-from .labels import Photo, held_out, read_labels
+from .labels import held_out, read_labels
 
 CHECKPOINT_KIND = "likeness.detector-checkpoint"
 
@@ -30,7 +30,7 @@ def train_detector(
     folder: str | os.PathLike[str],
     *,
     out: str | os.PathLike[str],
-    labels: Sequence[str | os.PathLike[str]] | None = None,
+    labels: tuple[str, ...] = (),
     steps: int = 20_000,
     minutes: float | None = None,
     batch: int = 16,
@@ -40,7 +40,9 @@ def train_detector(
     average: float = 0.998,
     seed: int = 0,
     init: str | os.PathLike[str] | None = None,
-    architecture: nets.DetectorArchitecture | None = None,
+    widths: tuple[int, ...] = (16, 32, 48, 64, 64),
+    blocks: tuple[int, ...] = (1, 1, 0),
+    pyramid: int = 48,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 500,
     on_progress: Callable[[int, int, dict[str, Any]], None] | None = None,
@@ -48,15 +50,29 @@ def train_detector(
     """Train a face detector on labelled photographs; returns `out`, safetensors (float16) of the averaged weights.
 
     Arguments:
-        folder: the photographs; `labels` names the label files (default: every *.json in it; see `faces.labels`). Only their split
-            "train" is used, and of it a tenth (by name) is held out for choosing thresholds.
-        steps: length of the cosine schedule. minutes: stop (and save) after so many, to be continued by the same call.
-        batch, size: pictures a step and their side in px, a multiple of 32.
-        learning_rate, weight_decay: AdamW's; the first 3 % of the steps warm up. average: of the exponential moving average of the weights.
-        init: a trained detector to start from.
-        checkpoint: where the state is kept, default beside `out` with the ending .checkpoint; a run with the same options continues there and
-            gives the bytes of the uninterrupted one (same threads, same machine). `out` is written at each checkpoint too.
-        on_progress: called after each step with (step, steps, {"loss", "score", "box", "landmarks", "learning_rate", "images_per_second"}).
+        folder: where the photographs are; names in label files are relative to it.
+        out: the detector's file.
+        labels: label files (see `faces.labels`), default every *.json in the folder. Only their split "train" is
+        used, and of it a tenth
+            (chosen by name) is held out for choosing thresholds.
+        steps: length of the cosine schedule.
+        minutes: stop (and save) after so many, to be continued by the same call.
+        batch: pictures a step.
+        size: side of a training picture in px, a multiple of 32.
+        learning_rate: the highest, of AdamW, after the first 3 % of the steps.
+        weight_decay: of kernels.
+        average: decay of the exponential moving average of the weights, which is what is written.
+        seed: of weights and pictures.
+        init: a trained detector to start from; its architecture is kept.
+        widths: channels at strides 2, 4, 8, 16, 32.
+        blocks: residual blocks at strides 8, 16, 32.
+        pyramid: channels of the feature pyramid.
+        checkpoint: where the state is kept, default beside `out` with the ending .checkpoint; the same call continues
+        there and
+            gives the bytes of the uninterrupted run (same threads, same machine).
+        checkpoint_every: steps between checkpoints; `out` is written then, too.
+        on_progress: called after each step with (step, steps, {"loss", "score", "box", "landmarks", "learning_rate",
+        "images_per_second"}).
     Raises InvalidOption; WeightsError where a checkpoint belongs to other options.
     """
     if size % MULTIPLE or size < MULTIPLE:
@@ -69,8 +85,15 @@ def train_detector(
     if not any(p.sure.any() for p in photos):
         raise InvalidOption(f"no photograph in {folder} has a labelled face to train on")
     pictures = Pictures(photos, size=size)
-    net = _new_net(init, architecture, seed)
-    options = {"steps": steps, "batch": batch, "size": size, "learning_rate": learning_rate, "weight_decay": weight_decay, "average": average}
+    net = _new_net(init, _architecture(widths, blocks, pyramid), seed)
+    options: dict[str, Any] = {
+        "steps": steps,
+        "batch": batch,
+        "size": size,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "average": average,
+    }
     options |= {"seed": seed, "photos": len(photos), "architecture": repr(net.architecture), "init": str(init)}
     state = _State(net, options)
     if kept.exists():
@@ -100,7 +123,12 @@ def train_detector(
             state.update_average(average)
             if on_progress:
                 speed = batch * (state.step - first) / (time.monotonic() - began)
-                info = {"loss": float(loss.detach()), **{k: float(v) for k, v in parts.items()}, "learning_rate": rate, "images_per_second": speed}
+                info = {
+                    "loss": float(loss.detach()),
+                    **{k: float(v) for k, v in parts.items()},
+                    "learning_rate": rate,
+                    "images_per_second": speed,
+                }
                 on_progress(state.step, steps, info)
             over = minutes is not None and time.monotonic() - start > 60 * minutes
             if over or state.step == steps or state.step % checkpoint_every == 0:
@@ -113,15 +141,26 @@ def train_detector(
     return out
 
 
-def _new_net(init: str | os.PathLike[str] | None, architecture: nets.DetectorArchitecture | None, seed: int) -> nets.DetectorNet:
+def _architecture(widths: tuple[int, ...], blocks: tuple[int, ...], pyramid: int) -> nets.DetectorArchitecture:
+    if len(widths) != 5 or len(blocks) != 3 or min(*widths, pyramid) < 1 or min(blocks) < 0:
+        raise InvalidOption(
+            f"five widths and three counts of blocks are needed, not widths {widths}, blocks {blocks}, "
+            f"pyramid {pyramid}"
+        )
+    return nets.DetectorArchitecture(
+        (widths[0], widths[1], widths[2], widths[3], widths[4]), (blocks[0], blocks[1], blocks[2]), pyramid
+    )
+
+
+def _new_net(
+    init: str | os.PathLike[str] | None, architecture: nets.DetectorArchitecture, seed: int
+) -> nets.DetectorNet:
     if init is not None:
         net = nets.load(init)
-        if architecture is not None and architecture != net.architecture:
-            raise InvalidOption(f"{init} has another architecture than asked for: {net.architecture}")
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            net = nets.DetectorNet(architecture or nets.DetectorArchitecture())
+            net = nets.DetectorNet(architecture)
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -134,7 +173,9 @@ def _schedule(step: int, steps: int) -> float:
 
 
 @contextmanager
-def _batches(pictures: Pictures, seed: int, batch: int, first: int, steps: int) -> Iterator[Iterator[tuple[Tensor, list[Canvas]]]]:
+def _batches(
+    pictures: Pictures, seed: int, batch: int, first: int, steps: int
+) -> Iterator[Iterator[tuple[Tensor, list[Canvas]]]]:
     """Batches of the steps first…steps-1, made one ahead in a second thread."""
 
     def make(step: int) -> tuple[Tensor, list[Canvas]]:
@@ -165,7 +206,9 @@ class _State:
         self.averaged.load_state_dict(net.state_dict())
         kernels = [p for p in net.parameters() if p.ndim > 1]
         vectors = [p for p in net.parameters() if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW([{"params": kernels, "decays": True}, {"params": vectors, "decays": False}], lr=0.0)
+        self.optimizer = torch.optim.AdamW(
+            [{"params": kernels, "decays": True}, {"params": vectors, "decays": False}], lr=0.0
+        )
 
     @torch.no_grad()
     def update_average(self, average: float) -> None:
@@ -177,7 +220,9 @@ class _State:
                 mean.copy_(value)
 
     def _tensors(self) -> dict[str, Tensor]:
-        tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()} | {f"average.{k}": v for k, v in self.averaged.state_dict().items()}
+        tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()} | {
+            f"average.{k}": v for k, v in self.averaged.state_dict().items()
+        }
         for name, parameter in self.net.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{name}.{key}"] = value
@@ -204,11 +249,20 @@ class _State:
         theirs = json.loads(metadata.get("options", "{}"))
         if metadata.get("kind") != CHECKPOINT_KIND or theirs != self.options:
             differing = sorted(k for k in {*theirs, *self.options} if theirs.get(k) != self.options.get(k))
-            raise WeightsError(f"{path} belongs to a training with other options ({', '.join(differing)}); delete it or name another checkpoint")
+            raise WeightsError(
+                f"{path} belongs to a training with other options ({', '.join(differing)}); "
+                "delete it or name another checkpoint"
+            )
         for prefix, module in (("net.", self.net), ("average.", self.averaged)):
             module.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
         for name, parameter in self.net.named_parameters():
-            found = {key: tensors[f"optimizer.{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"optimizer.{name}.{key}" in tensors}
+            found = {
+                key: tensors[f"optimizer.{name}.{key}"]
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"optimizer.{name}.{key}" in tensors
+            }
             if found:  # moments in the layout of their parameter, so that a resumed run adds in the same order
-                self.optimizer.state[parameter] = {k: v.clone() if k == "step" else torch.empty_like(parameter).copy_(v) for k, v in found.items()}
+                self.optimizer.state[parameter] = {
+                    k: v.clone() if k == "step" else torch.empty_like(parameter).copy_(v) for k, v in found.items()
+                }
         self.step = int(metadata["step"])

@@ -1,0 +1,76 @@
+"""Figures that say how much a face lends itself to recognition."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .alignment import TEMPLATE, align
+from .types import Quality
+
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)
+_NOSE_DEPTH = 16.0  # px of the template: the tip of the nose stands out by about 0.45 of the distance between the eyes
+_MODEL = np.column_stack(
+    [TEMPLATE - TEMPLATE.mean(0), [0.0, 0.0, -_NOSE_DEPTH, 0.0, 0.0]]
+)  # x right, y down, z away from the camera
+_HALF = 0.02  # Laplacian energy per contrast at which sharpness is 1/2: about that of a soft portrait
+
+
+def measure(
+    image: np.ndarray, box: Sequence[float], landmarks: ArrayLike, *, crop: np.ndarray | None = None
+) -> Quality:
+    """The quality of one face.
+
+    image: (h, w, 3) uint8; box: x, y, w, h; landmarks: (5, 2); crop: the aligned face (112, 112, 3), if at hand.
+    """
+    points = np.asarray(landmarks, np.float64)
+    face = align(image, points) if crop is None else crop
+    grey = (face.astype(np.float32) @ _GREY)[20:108, 16:96]  # brows to chin: no hair, no background
+    yaw, pitch, roll = pose(points)
+    return Quality(
+        size=float(min(box[2], box[3])),
+        sharpness=sharpness(grey),
+        brightness=float(grey.mean() / 255),
+        yaw=yaw,
+        pitch=pitch,
+        roll=roll,
+    )
+
+
+def sharpness(grey: np.ndarray) -> float:
+    """Share of fine detail in a grey picture (h, w), 0…1: v/(v + 0.02) of v = variance of the Laplacian per variance
+    of the grey values.
+
+    Divided by contrast, it does not change with light. A face smaller than the crop was enlarged, so it holds no fine
+    detail either.
+    """
+    grey = np.asarray(grey, np.float32)
+    laplacian = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
+    detail = float(laplacian.var() / (grey.var() + 4.0))  # 4: the noise of 8-bit pictures; flat ones are not sharp
+    return detail / (detail + _HALF)
+
+
+def pose(landmarks: ArrayLike) -> tuple[float, float, float]:
+    """Yaw, pitch and roll in degrees: the turn of a mean face (five points in space) whose parallel projection fits
+    best.
+
+    Only the tip of the nose stands out of the plane, so yaw and pitch are estimates (a long nose looks turned down).
+    Points that are no face give 0.
+    """
+    points = np.asarray(landmarks, np.float64)
+    matrix = np.linalg.lstsq(_MODEL, points - points.mean(0), rcond=None)[
+        0
+    ].T  # [2, 3] = scale * first two rows of the rotation
+    u, d, vt = np.linalg.svd(matrix, full_matrices=False)
+    if not np.isfinite(d).all() or d[0] < 1e-9:
+        return 0.0, 0.0, 0.0
+    first, second = u @ vt  # the nearest pair of orthonormal rows
+    third = np.cross(first, second)
+    x, y, z = -first[2], -second[2], -third[2]  # where the nose points
+    yaw = math.degrees(math.atan2(x, -z))
+    pitch = math.degrees(math.asin(min(1.0, max(-1.0, -y))))
+    roll = math.degrees(math.atan2(second[0], first[0]))
+    return yaw, pitch, roll
