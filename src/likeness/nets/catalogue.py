@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import InvalidOption, UnknownName, UnreadableFile, WeightsError
+from ..errors import InvalidOption, StorageError, UnknownName, UnreadableFile, WeightsError
 from ..samples.files import atomic_write
 
 Kind = Literal["encoder", "detector", "reference"]
@@ -228,7 +228,7 @@ def add(
 
     The net is run: one input (batch, 3, 112, 112), one output (batch, d) that is finite and differs between pictures.
     A net whose batch is fixed at 1 is taken too. Codes are brought to unit length when used.
-    Raises InvalidOption (name, preprocessing, or what the net takes and gives), UnreadableFile, WeightsError (no ONNX).
+    Raises InvalidOption (name, preprocessing, or what the net takes and gives), UnreadableFile, WeightsError (no ONNX), StorageError.
     """
     from .probing import probe_encoder
 
@@ -264,12 +264,11 @@ def add(
     folder = home()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(folder / (name + _ONNX), data)
-        atomic_write(folder / (name + _CARD), _to_json(card))  # last: without its card the entry does not exist
     except OSError as error:
-        raise WeightsError(
-            f"cannot write to {folder}: {error.strerror or error}; set LIKENESS_HOME to a folder that can be written"
-        ) from error
+        raise StorageError(f"cannot make {folder}: {error.strerror}; set LIKENESS_HOME to a folder of yours") from error
+    (folder / (name + _CALIBRATION)).unlink(missing_ok=True)  # of an entry that was removed by hand
+    atomic_write(folder / (name + _ONNX), data)
+    atomic_write(folder / (name + _CARD), _to_json(card))  # last: without its card the entry does not exist
     return entry(name)
 
 
@@ -286,7 +285,7 @@ def remove(name: str) -> None:
         for suffix in (_CARD, _CALIBRATION, _ONNX):  # the card first: half an entry is no entry
             (home() / (name + suffix)).unlink(missing_ok=True)
     except OSError as error:
-        raise WeightsError(f"cannot remove {name!r} from {home()}: {error.strerror}") from error
+        raise StorageError(f"cannot remove {name!r} from {home()}: {error.strerror}") from error
 
 
 def write_card(

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..errors import WeightsError
+from ..errors import StorageError, WeightsError
 
 Progress = Callable[[int, int, dict], None]
 
@@ -31,7 +31,7 @@ def download(
 
     What has arrived is kept in TARGET.part, so that another try, also of another process, fetches only the rest
     (HTTP Range). `target` itself appears at once and only after the hash was found right.
-    `on_progress(bytes so far, size, {"url": ...})`. Raises WeightsError with the reason and what to do by hand.
+    `on_progress(bytes so far, size, {"url": ...})`. Raises WeightsError with the reason and what to do by hand, StorageError.
     """
     part = target.with_name(target.name + ".part")
     reasons = []
@@ -59,9 +59,7 @@ def download(
                     f"{url}: SHA-256 is {found[:16]}..., expected {sha256[:16]}...; what came was thrown away"
                 )
     except OSError as error:
-        raise WeightsError(
-            f"cannot write {target}: {error.strerror or error}; set LIKENESS_HOME to a folder that can be written"
-        ) from error
+        raise StorageError(f"cannot write {target}: {error.strerror}; set LIKENESS_HOME to a folder of yours") from error
     last = "; ".join(dict.fromkeys(reasons))
     raise WeightsError(
         f"could not download {target.name} ({last}). Without internet, put the file at {target} yourself; it is checked"

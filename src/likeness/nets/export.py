@@ -90,6 +90,29 @@ def export_onnx(
     return worst
 
 
+def export_encoder(file: str | os.PathLike[str], output: str | os.PathLike[str]) -> dict[str, Any]:
+    """Write the encoder in a safetensors file (`identity.save`) as ONNX; what it wrote, as plain values.
+
+    `max_difference`: the largest difference of a code from torch's. Raises as `export_onnx`, and WeightsError where
+    `file` is not an encoder.
+    """
+    try:
+        from . import identity
+    except ImportError as error:
+        raise MissingDependency("exporting needs torch and onnx: pip install 'likeness[torch]'") from error
+    tower = identity.load(file).eval()
+    made = tower.architecture
+    shape = (1, made.in_channels, *[made.size] * made.spatial_dims)
+    worst = export_onnx(tower, output, example_shape=shape)
+    return {
+        "output": str(output),
+        "bytes": Path(output).stat().st_size,
+        "input": [None, *shape[1:]],
+        "code_length": made.code_length,
+        "max_difference": worst,
+    }
+
+
 def compare(
     net: nn.Module, onnx_file: str | os.PathLike[str], *, example_shape: Sequence[int], dynamic_spatial: bool = False
 ) -> float:
