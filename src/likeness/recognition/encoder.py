@@ -44,8 +44,8 @@ class Limits:
 
     size: float = 24.0
     sharpness: float = 0.0
-    darkest: float = 25.0
-    brightest: float = 235.0
+    darkest: float = 0.08
+    brightest: float = 0.95
 
     def reasons(self, quality: Quality) -> tuple[str, ...]:
         """The reason codes of all limits that a face misses, in a fixed order."""
