@@ -16,12 +16,12 @@ COLOURS = ((0, 200, 83), (255, 214, 0))  # box, landmarks
 
 
 def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
-    from ..faces.detection import Detector
+    from ..faces.detection import detect
 
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photographs, or folders of them")
-    option(parser, Detector.detect, "--min-score", "faces below this score are left out", metavar="SCORE")
-    option(parser, Detector.detect, "--min-size", "faces with a shorter side below this are left out", metavar="PIXELS")
-    option(parser, Detector.load, "--detector", "name of the detector's weights", argument="name", metavar="NAME")
+    option(parser, detect, "--min-score", "faces below this score are left out", metavar="SCORE")
+    option(parser, detect, "--min-size", "faces with a shorter side below this are left out", metavar="PIXELS")
+    option(parser, detect, "--detector", "name of the detector's weights", metavar="NAME")
     parser.add_argument(
         "--draw", metavar="OUT", help="write the photograph with boxes and landmarks (several: a folder)"
     )

@@ -34,10 +34,11 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(values)
         return 0
-    print(
-        f"accuracy {100 * values['accuracy']:.2f} % ± {100 * values['standard_error']:.2f} (standard error, 10 folds)"
-    )
-    print(f"photographs without a face found: {values['failed']}")
-    rest = [(name, value) for name, value in values.items() if isinstance(value, (int, float, str))]
-    print_table(("", ""), [row for row in rest if row[0] not in ("accuracy", "standard_error", "failed")])
+    tar = values["tar_at_far"]
+    mean, error = 100 * values["accuracy"], 100 * values["standard_error"]
+    print(f"accuracy  {mean:.2f} % ± {error:.2f} (mean and standard error of {len(values['folds'])} folds)")
+    print(f"TAR       {tar['tar']:.4f} at FAR {tar['far']:g} (95 % interval {tar['low']:.4f} to {tar['high']:.4f})")
+    print(f"failed    {values['failed']} of {values['photographs']} photographs, {values['failed_pairs']} pairs")
+    print(f"encoder   {values['encoder']} ({values['fingerprint']}), {values['seconds']:.0f} s")
+    print_table(tuple(values["folds"][0]), [tuple(fold.values()) for fold in values["folds"]])
     return 0
