@@ -65,13 +65,18 @@ def progress_bar(label: str) -> Iterator[OnProgress]:
     """An `on_progress` that draws a bar on stderr, from the third second on; numbers in `info` stand behind it."""
     from tqdm import tqdm
 
-    bar = tqdm(desc=label, total=0, delay=2, file=sys.stderr, dynamic_ncols=True, leave=False)
+    def start(total: int) -> Any:
+        return tqdm(desc=label, total=total, delay=2, file=sys.stderr, dynamic_ncols=True, leave=False)
+
+    bar = start(0)
 
     def on_progress(done: int, total: int, info: dict[str, Any]) -> None:
+        nonlocal bar
+        if done < bar.n:  # a new stage counts from the start again
+            bar.close()
+            bar = start(total)
         bar.total = total
         bar.set_postfix({name: _short(value) for name, value in info.items()}, refresh=False)
-        if done < bar.n:  # a new stage counts from the start again
-            bar.reset(total)
         bar.update(done - bar.n)
 
     try:
