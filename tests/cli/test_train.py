@@ -72,9 +72,9 @@ def test_options_are_the_arguments() -> None:
     parser = argparse.ArgumentParser()
     add_options(parser, trainer)
     options = parser.parse_args(
-        "people -o e.safetensors --sizes 32 64 --labels a.json b.json --teacher t.onnx --minutes 1.5 --no-mirror".split()
+        "people -o e.st --sizes 32 64 --labels a.json b.json --teacher t.onnx --minutes 1.5 --no-mirror".split()
     )
-    assert options.folder == Path("people") and options.out == Path("e.safetensors")
+    assert options.folder == Path("people") and options.out == Path("e.st")
     assert options.sizes == [32, 64] and options.labels == [Path("a.json"), Path("b.json")]
     assert options.teacher == Path("t.onnx") and options.minutes == 1.5 and options.mirror is False
     assert (options.loss, options.margin) == ("triplet", 0.2)
