@@ -27,9 +27,10 @@ UNREADABLE = "unreadable file"
 class Decision:
     """The outcome of a 1:1 comparison.
 
-    `distance` is d = |f(a) - f(b)|^2 in [0, 4], `score` = 1 - d/2 in [-1, 1]; match if and only if distance <= threshold.
-    Both are None where nothing could be compared; `threshold` is None without a calibration. `reasons` says why nothing could
-    be decided. `extrapolated`: `max_fmr` is below what the calibration's data can support (see Calibration.supported_fmr).
+    `distance` is d = |f(a) - f(b)|^2 in [0, 4], `score` = 1 - d/2 in [-1, 1]; match only if distance <= threshold.
+    Both are None where nothing could be compared; `threshold` is None without a calibration. `reasons` says why
+    nothing could be decided. `extrapolated`: `max_fmr` is below what the calibration's data can support
+    (see Calibration.extrapolated).
     """
 
     decision: Verdict
@@ -61,9 +62,9 @@ class Candidate:
 class Identification:
     """The outcome of a 1:N search with one probe (one face of a photograph).
 
-    `subject` is the person recognised, None unless `decision` is "match". `candidates`: the nearest subjects, nearest first,
-    whatever the decision. `searched`: the number of templates compared, which the threshold follows. `region`: where in the
-    sample the probe was found.
+    `subject` is the person recognised, None unless `decision` is "match". `candidates`: the nearest subjects, nearest
+    first, whatever the decision. `searched`: the number of templates compared, which the threshold follows. `region`:
+    where in the sample the probe was found.
     """
 
     decision: Verdict
@@ -97,7 +98,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def distances(codes: np.ndarray, probe: np.ndarray) -> np.ndarray:
-    """The squared distances (n,) float64 of `codes` (n, d) to `probe` (d,): the same numbers as `distance`, row by row."""
+    """The squared distances (n,) float64 of `codes` (n, d) to `probe` (d,): what `distance` says, row by row."""
     codes, probe = np.asarray(codes), np.asarray(probe, dtype=np.float64)
     if codes.ndim != 2 or codes.shape[1:] != probe.shape:
         raise InvalidOption(f"codes (n, d) and a probe (d,) are needed, not {codes.shape} and {probe.shape}")
@@ -115,15 +116,16 @@ def rate(name: str, value: float) -> float:
     except (TypeError, ValueError):
         raise InvalidOption(f"{name} is an error rate between 0 and 1, not {value!r}") from None
     if not 0.0 < number < 1.0:
-        raise InvalidOption(f"{name} is an error rate strictly between 0 and 1 (1e-3 is one in a thousand), not {value!r}")
+        raise InvalidOption(f"{name} is an error rate between 0 and 1 (1e-3: one in a thousand), not {value!r}")
     return number
 
 
 def decide(distance: float, calibration: Calibration | None, *, max_fmr: float = 1e-3, templates: int = 1) -> Decision:
     """Compare `distance` with the threshold at which at most `max_fmr` of the comparisons of strangers would match.
 
-    `templates`: how many templates of the claimed subject `distance` is the smallest of; the threshold follows, as a stranger
-    gets that many chances. Without a calibration the answer is "cannot decide". Raises InvalidOption unless 0 < max_fmr < 1.
+    `templates`: how many templates of the claimed subject `distance` is the smallest of; the threshold follows, as a
+    stranger gets that many chances. Without a calibration the answer is "cannot decide".
+    Raises InvalidOption unless 0 < max_fmr < 1.
     """
     max_fmr = rate("max_fmr", max_fmr)
     if calibration is None:
