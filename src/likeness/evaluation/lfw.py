@@ -164,6 +164,8 @@ def read_pairs(file: Path) -> tuple[Pair, ...]:
         raise UnreadableFile(f"{file}: {error}") from error
     try:
         folds, count = (int(word) for word in lines[0])
+        if folds < 2 or count < 1:
+            raise ValueError(f"it declares {folds} folds of {count} + {count} pairs")
         pairs = []
         for number, words in enumerate(lines[1:]):
             fold, within = divmod(number, 2 * count)
@@ -171,7 +173,7 @@ def read_pairs(file: Path) -> tuple[Pair, ...]:
                 raise ValueError(f"line {number + 2} is {' '.join(words)!r}")
             other = words[0] if within < count else words[2]
             pairs.append(Pair(fold + 1, (words[0], int(words[1])), (other, int(words[-1]))))
-        if folds < 2 or len(pairs) != 2 * folds * count:
+        if len(pairs) != 2 * folds * count:
             raise ValueError(f"it declares {folds} folds of {count} + {count} pairs and has {len(pairs)} pairs")
     except (ValueError, IndexError) as error:
         raise InvalidOption(f"{file} is not a list of pairs in folds (View 2): {error}") from error
