@@ -35,7 +35,11 @@ class ReceptiveField:
     offset: tuple[int, ...]
 
     def span(self, position: Sequence[int], shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
-        """(first, last + 1) per axis of what the unit at `position` sees of a sample of spatial size `shape`."""
+        """(first, last + 1) per axis of what the unit at `position` sees of a sample of spatial size `shape`.
+
+        Exact where the field lies inside the sample; where it reaches over the border, some layer's padding may hide a
+        part of what is left, and this is an upper bound.
+        """
         if not len(position) == len(shape) == len(self.size):
             raise InvalidOption(
                 f"position {tuple(position)} and shape {tuple(shape)} must have {len(self.size)} numbers each"
