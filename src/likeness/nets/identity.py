@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from ..errors import InvalidOption, WeightsError
 from .layers import batch_norm, check_dims, conv, output_size
 
+KIND = "likeness.identity"
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -145,8 +147,8 @@ def save(tower: Tower, path: str | os.PathLike[str], *, half: bool = True) -> No
         for name, value in tower.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    metadata = {"kind": "likeness.identity", "architecture": json.dumps(asdict(tower.architecture))}
-    atomic_write(Path(path), to_bytes(tensors, metadata))
+    # one key: several are written in an order that differs from run to run, and equal weights must be equal bytes
+    atomic_write(Path(path), to_bytes(tensors, {KIND: json.dumps(asdict(tower.architecture))}))
 
 
 def load(path: str | os.PathLike[str]) -> Tower:
@@ -159,11 +161,9 @@ def load(path: str | os.PathLike[str]) -> Tower:
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
-    if metadata.get("kind") != "likeness.identity":
-        raise WeightsError(f"{path} is not an encoder of likeness (its metadata has no kind 'likeness.identity')")
-    fields: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(metadata["architecture"]).items()
-    }
+    if KIND not in metadata:
+        raise WeightsError(f"{path} is not an encoder of likeness (its metadata has no {KIND!r})")
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(metadata[KIND]).items()}
     tower = Tower(Architecture(**fields))
     missing, unexpected = tower.load_state_dict(tensors, strict=False)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
