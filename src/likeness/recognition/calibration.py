@@ -327,6 +327,7 @@ def _curve(
     numbers = np.array([size, trials, shape, scale, *d, *r], dtype=float)
     if len(d) < 2 or len(d) != len(r) or not np.isfinite(numbers).all():
         raise ValueError("a curve has missing or infinite numbers")
-    if not (np.all(np.diff(d) > 0) and np.all(np.diff(r) > 0) and r[-1] == 0 and min(shape, size - 1) >= 0 and scale > 0):
+    ascending = np.all(np.diff(d) > 0) and np.all(np.diff(r) > 0)
+    if not (ascending and r[-1] == 0 and min(shape, size - 1) >= 0 and scale > 0):
         raise ValueError("a curve is not monotone")
     return Curve(int(size), float(trials), tuple(d.tolist()), tuple(r.tolist()), float(shape), float(scale))
