@@ -49,9 +49,11 @@ def random_net(spatial_dims: int, seed: int) -> nn.Sequential:
             return {"avg": AVG, "max": MAX}[kind][spatial_dims](kernel, axes(1, 2), padding)
         if kind == "residual":
             body = nn.Sequential(
-                CONV[spatial_dims](channels, channels, 3, padding=1), NORM[spatial_dims](channels), nn.ReLU(inplace=True),
+                CONV[spatial_dims](channels, channels, 3, padding=1),
+                NORM[spatial_dims](channels),
+                nn.ReLU(inplace=True),
                 CONV[spatial_dims](channels, channels, 3, padding=2, dilation=2),
-            )  # fmt: skip
+            )
             return Branches(nn.Identity(), body)
         wide = CONV[spatial_dims](channels, channels, 5, 2, 2)
         return Branches(wide, CONV[spatial_dims](channels, channels, 1, 2), cat=True)
@@ -186,8 +188,8 @@ def test_padding_of_all_kinds(mode: str) -> None:
             receptive_field(net, torch.zeros(1, 1, 9, 9), "0")
     else:
         assert receptive_field(net, torch.zeros(1, 1, 9, 9), "1") == ReceptiveField((4, 4), (2, 2), (-1, -2))
-    same = nn.Sequential(nn.Conv1d(1, 1, 4, padding="same"))
-    assert receptive_field(same, torch.zeros(1, 1, 9), "0") == ReceptiveField((4,), (1,), (-1,))
+    uneven = nn.Sequential(nn.ZeroPad1d((1, 2)), nn.Conv1d(1, 1, 4))
+    assert receptive_field(uneven, torch.zeros(1, 1, 9), "1") == ReceptiveField((4,), (1,), (-1,))
 
 
 @pytest.mark.parametrize(
