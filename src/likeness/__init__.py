@@ -1,6 +1,6 @@
 """Learn, use and explain distances inside a ConvNet.
 
-The public names; nothing is defined here. Each is loaded when it is first used, so that `import likeness` costs nothing:
+The public names; nothing is defined here. Each is loaded when it is first used, so `import likeness` costs nothing:
 recognition brings numpy, Pillow and ONNX Runtime, training brings torch.
 """
 
@@ -68,24 +68,38 @@ _LAZY = {
 }
 
 __all__ = [
-    *_LAZY,
+    "Candidate",
     "Collapse",
     "CorruptGallery",
+    "Decision",
+    "Detector",
+    "Face",
+    "FaceEncoder",
     "FingerprintMismatch",
     "ForeignGallery",
+    "Gallery",
     "GalleryError",
+    "Identification",
     "InvalidOption",
     "LikenessError",
     "MissingDependency",
     "NewerSchema",
     "NoCalibration",
+    "Quality",
     "StorageError",
     "SubjectNotFound",
+    "Template",
     "TemplateNotFound",
     "TooManyPixels",
     "UnknownName",
     "UnreadableFile",
     "WeightsError",
+    "detect",
+    "encode",
+    "evaluate_lfw",
+    "read_image",
+    "train",
+    "verify",
 ]
 
 

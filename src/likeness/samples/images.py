@@ -1,8 +1,8 @@
 """Pictures in and out: whatever a user brings becomes an (h, w, 3) uint8 RGB array, or one named error with its path.
 
-Decoding is Pillow's work. What is decided here: which formats are opened at all (those that hold pixels; none that would
-start another program, as EPS starts Ghostscript), how many pixels are too many, and what happens to everything that is
-not plain 8-bit RGB.
+Decoding is Pillow's work. What is decided here: which formats are opened at all (those that hold pixels; none that
+would start another program, as EPS starts Ghostscript), how many pixels are too many, and what happens to everything
+that is not plain 8-bit RGB.
 """
 
 from __future__ import annotations
