@@ -17,8 +17,7 @@ from likeness.nets.catalogue import Preprocessing
 from likeness.nets.engine import Engine
 from likeness.nets.probing import encode_batch, unit
 
-sys.path.insert(0, str(Path(__file__).parent))
-from encoders import encoder_bytes  # noqa: E402
+from .encoders import encoder_bytes  # noqa: E402
 
 
 @pytest.fixture

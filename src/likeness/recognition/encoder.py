@@ -334,9 +334,9 @@ def _state(name: str) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=4)
 def _load(name: str, detector: str, *states: tuple[Any, ...]) -> FaceEncoder:
+    if (kind := catalogue.entry(name).kind) == "detector":  # before it would be downloaded
+        raise InvalidOption(f"{name!r} is a {kind}, not an encoder; see `likeness weights list`")
     one, data = catalogue.read(name)
-    if one.kind == "detector":
-        raise InvalidOption(f"{name!r} is a detector, not an encoder; see `likeness weights list`")
     return FaceEncoder(one, Engine(data), Detector.load(detector))
 
 
