@@ -1,0 +1,58 @@
+"""Put a trained encoder into the package: `python tools/ship_face.py ENC.safetensors TRAINING_FOLDER`.
+
+Copies the safetensors, exports the ONNX file (checked to 1e-5), writes the card, and calibrates on the people of
+TRAINING_FOLDER that `likeness train recognition` held out (every 20th, never trained on).
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from likeness.metric.data import hold_out, load_crops
+from likeness.metric.training import HOLD_OUT_EVERY
+from likeness.nets import catalogue
+from likeness.nets.catalogue import SHIPPED, Preprocessing, write_card
+from likeness.nets.engine import Engine
+from likeness.nets.export import export_encoder
+from likeness.recognition.calibration import fit
+from likeness.recognition.encoder import FaceEncoder
+
+LICENCE = (
+    "code and recipe as the project; trained on CelebA and other research sets and distilled from EdgeFace-XS "
+    "(BSD-3): non-commercial research use, see docs/models/face.md"
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("encoder", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--cache", type=Path, default=Path("runs/cache"))
+    options = parser.parse_args()
+
+    SHIPPED.mkdir(exist_ok=True)
+    calibrated = SHIPPED / "face.calibration.json"
+    calibrated.unlink(missing_ok=True)
+    shutil.copyfile(options.encoder, SHIPPED / "face.safetensors")
+    report = export_encoder(SHIPPED / "face.safetensors", SHIPPED / "face.onnx")
+    entry = write_card(
+        SHIPPED,
+        "face",
+        kind="encoder",
+        licence=LICENCE,
+        description="the Siamese tower of likeness: aligned 112x112 face -> 128-d unit code",
+        preprocessing=Preprocessing(mirror=True),
+        code_length=report["code_length"],
+        recipe="docs/recipes/face.md",
+    )
+    _, held_out = hold_out(load_crops(options.folder, cache=options.cache), every=HOLD_OUT_EVERY)
+    codes = FaceEncoder(entry, Engine(catalogue.check(entry)), detector=None).encode_crops(held_out.images)
+    calibration = fit(codes, held_out.subjects, entry.fingerprint)
+    calibration.save(calibrated)
+    print(f"fingerprint {entry.fingerprint}, {report['bytes']} bytes, torch differs by {report['max_difference']:.1e}")
+    print(f"calibrated on {len(held_out)} crops of {len(set(held_out.subjects.tolist()))} held-out people")
+    print(f"thresholds: FMR 1e-2 {calibration.threshold(1e-2):.3f}, 1e-3 {calibration.threshold(1e-3):.3f}")
+
+
+if __name__ == "__main__":
+    main()
