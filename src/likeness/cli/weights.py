@@ -67,7 +67,8 @@ def run_show(options: argparse.Namespace) -> int:
 def run_path(options: argparse.Namespace) -> int:
     from ..nets import catalogue
 
-    path = str(catalogue.path(options.name))
+    with progress_bar(options.name) as on_progress:
+        path = str(catalogue.path(options.name, on_progress=on_progress))
     print_json({"name": options.name, "path": path}) if options.json else print(path)
     return 0
 
@@ -103,13 +104,31 @@ def run_remove(options: argparse.Namespace) -> int:
 def run_export(options: argparse.Namespace) -> int:
     from ..nets.export import export_encoder
 
-    report = export_encoder(options.file, options.output)
+    if _is_detector(options.file):
+        from ..faces.net import export
+
+        worst = export(options.file, options.output)
+        size = Path(options.output).stat().st_size
+        report: dict[str, Any] = {"output": options.output, "bytes": size, "max_difference": worst}
+    else:
+        report = export_encoder(options.file, options.output)
     print_json(report) if options.json else _print_fields(report)
     return 0
 
 
+def _is_detector(file: str) -> bool:
+    """What a safetensors file says of itself; a file that cannot be read is left to the export to complain of."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "np") as opened:
+            return (opened.metadata() or {}).get("kind") == "likeness.detector"
+    except (SafetensorError, OSError):
+        return False
+
+
 def run_calibrate(options: argparse.Namespace) -> int:
-    from ..recognition.calibration import calibrate_encoder
+    from ..recognition.calibrating import calibrate_encoder
 
     with progress_bar("calibrate") as on_progress:
         calibration = calibrate_encoder(options.name, options.folder, on_progress=on_progress)
