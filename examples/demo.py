@@ -141,9 +141,6 @@ def identify_cards(
     for (name, what), path in pictures.items():
         faces, ms = timed(lambda path=path: gallery.identify(path, max_fpir=max_fpir))
         title = f"{name}, {what}" if name else what
-        if not faces:
-            cards.append(Card(title, path, [], "cannot decide", "no face", None, None, not name, ms))
-            continue
         face = faces[0]
         best = face.candidates[0] if face.candidates else None
         verdict = f"match: {face.subject}" if face.subject else face.decision

@@ -54,6 +54,14 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         print("  ".join(line).rstrip())
 
 
+def print_fields(record: dict[str, Any]) -> None:
+    """One line per field; what would fill the screen (a calibration's curves) is for --json."""
+    width = max(map(len, record))
+    for field, value in record.items():
+        if value is not None and not (isinstance(value, (list, dict)) and len(str(value)) > 400):
+            print(f"{field.ljust(width)}  {value}")
+
+
 def print_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(header)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GalleryError, InvalidOption
-from .common import complain, encoder_option, json_option, option, print_json, print_table, progress_bar
+from .common import complain, encoder_option, json_option, option, print_fields, print_json, print_table, progress_bar
 from .verify import EXIT, print_decision
 
 if TYPE_CHECKING:
@@ -96,81 +97,69 @@ def run_verify(options: argparse.Namespace) -> int:
 
 def run_list(options: argparse.Namespace) -> int:
     with opened(options) as gallery:
-        subjects = [_plain(subject) for subject in gallery.subjects()]
+        subjects = [subject.to_dict() for subject in gallery.subjects()]
     if options.json:
         print_json(subjects)
     else:
-        _print_records(subjects, "subject")
+        print_table(("subject", "templates"), [(one["subject"], one["templates"]) for one in subjects])
     return 0
 
 
 def run_show(options: argparse.Namespace) -> int:
     with opened(options) as gallery:
-        shown = _plain(gallery.show(options.name))
+        shown = gallery.show(options.name).to_dict()
     if options.json:
         print_json(shown)
-    else:
-        _print_records(shown["templates"] if isinstance(shown, dict) and "templates" in shown else shown, "template")
+        return 0
+    rows = []
+    for template in shown["templates"]:
+        when = datetime.fromtimestamp(template["created"]).isoformat(" ", "minutes")
+        rows.append((template["id"], when, (template["quality"] or {}).get("size"), template["origin"]))
+    print_table(("id", "enrolled", "face size", "origin"), rows)
     return 0
 
 
 def run_remove(options: argparse.Namespace) -> int:
     with opened(options) as gallery:
-        for template in options.templates:
-            gallery.remove(template)
-    print_json({"removed": options.templates}) if options.json else print(f"removed {len(options.templates)}")
+        receipts = [gallery.remove(template).to_dict() for template in options.templates]
+    if options.json:
+        print_json([{"id": id, **receipt} for id, receipt in zip(options.templates, receipts, strict=True)])
+    else:
+        print(f"removed {sum(receipt['templates'] for receipt in receipts)} templates")
     return 0
 
 
 def run_forget(options: argparse.Namespace) -> int:
     with opened(options) as gallery:
-        receipt = _plain(gallery.forget(options.name))
-    print_json(receipt) if options.json else _print_fields(receipt)
+        receipt = gallery.forget(options.name).to_dict()
+    if options.json:
+        print_json(receipt)
+    elif receipt["complete"]:
+        print(f"forgotten: {receipt['templates']} templates; no byte of them is left in {options.db}")
+    else:
+        print(f"forgotten: {receipt['templates']} templates; another process is still reading an older state of")
+        print(f"{options.db}: the next one to open it wipes what is left")
     return 0
 
 
 def run_stats(options: argparse.Namespace) -> int:
     with opened(options) as gallery:
-        stats = _plain(gallery.stats())
-    print_json(stats) if options.json else _print_fields(stats)
+        stats = gallery.stats().to_dict()
+    print_json(stats) if options.json else print_fields(stats)
     return 0
 
 
 def run_export(options: argparse.Namespace) -> int:
     with opened(options) as gallery:
-        gallery.export(options.file)
-        stats = _plain(gallery.stats())
-    summary = {"exported": options.file, **{name: stats[name] for name in ("subjects", "templates") if name in stats}}
-    print_json(summary) if options.json else _print_fields(summary)
+        templates = gallery.export(options.file)
+    summary = {"file": options.file, "templates": templates}
+    print_json(summary) if options.json else print(f"exported {templates} templates to {options.file}")
     return 0
 
 
 def run_import(options: argparse.Namespace) -> int:
     with opened(options, create=True) as gallery:
-        imported = gallery.import_(options.file)
-    summary = {"imported": options.file, **({"templates": imported} if isinstance(imported, int) else {})}
-    print_json(summary) if options.json else _print_fields(summary)
+        templates = gallery.import_(options.file)
+    summary = {"file": options.file, "templates": templates}
+    print_json(summary) if options.json else print(f"imported {templates} templates from {options.file}")
     return 0
-
-
-def _plain(value: Any) -> Any:
-    """Plain JSON types of a result, or of a tuple of results."""
-    if hasattr(value, "to_dict"):
-        return value.to_dict()
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _print_records(records: Any, name: str) -> None:
-    if not records or not isinstance(records[0], dict):
-        print_table((name,), [(record,) for record in records])
-        return
-    fields = [field for field, value in records[0].items() if not isinstance(value, (dict, list))]
-    print_table(fields, [[record[field] for field in fields] for record in records])
-
-
-def _print_fields(record: dict[str, Any]) -> None:
-    width = max(map(len, record))
-    for field, value in record.items():
-        print(f"{field.ljust(width)}  {value}")

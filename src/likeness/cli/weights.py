@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .common import json_option, option, print_json, print_table, progress_bar
+from .common import json_option, option, print_fields, print_json, print_table, progress_bar
 
 
 def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
@@ -60,7 +60,7 @@ def run_show(options: argparse.Namespace) -> int:
     from ..nets.catalogue import entry
 
     found = entry(options.name).to_dict()
-    print_json(found) if options.json else _print_fields(found)
+    print_json(found) if options.json else print_fields(found)
     return 0
 
 
@@ -112,7 +112,7 @@ def run_export(options: argparse.Namespace) -> int:
         report: dict[str, Any] = {"output": options.output, "bytes": size, "max_difference": worst}
     else:
         report = export_encoder(options.file, options.output)
-    print_json(report) if options.json else _print_fields(report)
+    print_json(report) if options.json else print_fields(report)
     return 0
 
 
@@ -133,16 +133,9 @@ def run_calibrate(options: argparse.Namespace) -> int:
     with progress_bar("calibrate") as on_progress:
         calibration = calibrate_encoder(options.name, options.folder, on_progress=on_progress)
     found = calibration.to_dict()
-    print_json(found) if options.json else _print_fields(found)
+    print_json(found) if options.json else print_fields(found)
     return 0
 
 
 def _yes(value: Any) -> Any:
     return ("yes" if value else "no") if isinstance(value, bool) else value
-
-
-def _print_fields(record: dict[str, Any]) -> None:
-    width = max(map(len, record))
-    for field, value in record.items():
-        if value is not None and not (isinstance(value, (list, dict)) and len(str(value)) > 400):
-            print(f"{field.ljust(width)}  {value}")
