@@ -26,7 +26,7 @@ from .decision import rate
 
 FORMAT, VERSION = "likeness calibration", 1
 MINIMUM_SUBJECTS = 20
-ERRORS_COUNTED = 30  # the rule of 30 (ISO/IEC 19795-1): fewer errors than this are not counted but extrapolated
+ERRORS_COUNTED = 30  # the rule of 30 (ISO/IEC 19795-1): what rests on fewer errors is not counted but extrapolated
 ERRORS_FITTED = 300  # the tail's shape is estimated on ten times as many
 MINIMUM_TRIALS = 100  # a gallery size with fewer independent searches gets no curve of its own
 MARGIN = 1.28  # standard deviations added to each counted rate: the upper end of a one-sided 90 % interval
@@ -189,29 +189,47 @@ def fit(
     rows at a time: about 100 MB, and about a second for 4,000 codes. Raises InvalidOption for fewer than 20 people.
     """
     codes, labels = _checked(codes, subjects)
-    n, people = len(codes), int(labels.max()) + 1
-    photos = np.bincount(labels)
+    order = np.argsort(labels, kind="stable")
+    codes, photos = codes[order], np.bincount(labels)
+    labels = labels[order]
+    n, people = len(codes), len(photos)
+    ends = np.cumsum(photos)
     sizes = _sizes(people, n - int(photos.max()))
-    sums = np.zeros((len(sizes), len(_EDGES)))
-    weight = 0
-    rows = max(1, 8_000_000 // n)
-    for start in range(0, n, rows):
-        block = slice(start, min(start + rows, n))
-        counts = _counts(codes, labels, block)  # [probes, edges]: strangers nearer than each edge
-        others = (n - photos[labels[block]])[:, None].astype(float)
+    sums, squares, products = np.zeros((3, len(sizes), len(_EDGES)))
+    weights = (photos * (n - photos)).astype(float)  # comparisons with strangers, per person
+    start = 0
+    while start < n:
+        # Whole people per block, so that each one's errors can be summed up.
+        stop = int(ends[max(np.searchsorted(ends, start + 8_000_000 // n, "right") - 1, labels[start])])
+        others = (n - photos[labels[start:stop]])[:, None].astype(float)
+        counts = _counts(codes, labels, slice(start, stop))  # [probes, edges]: strangers nearer than each edge
+        firsts = np.flatnonzero(np.diff(labels[start:stop], prepend=-1))
+        of_each = weights[labels[start:stop][firsts], None]
         # A stranger passes if none of his look-alikes is among the templates drawn, without return, from `others`.
         # The hypergeometric chance of that is at most (1 - counts / others)^size, exact for few templates, and at most
         # (1 - size / others)^counts, exact for few look-alikes; it is very near the smaller of the two.
         passes = 1 - counts / others
         for row, size in enumerate(sizes):
             nearly = np.minimum(passes, (1 - size / others) ** counts) if 16 * size > n else passes
-            sums[row] += np.sum(others * (1 - nearly), axis=0)
+            errors = np.add.reduceat(others * (1 - nearly), firsts, axis=0)  # [people, edges]
+            sums[row] += errors.sum(axis=0)
+            squares[row] += (errors**2).sum(axis=0)
+            products[row] += (errors * of_each).sum(axis=0)
             passes *= passes  # the next size is twice this one
-        weight += int(others.sum())
+        start = stop
         if on_progress is not None:
-            on_progress(block.stop, n, {"pairs": weight // 2})
-    curves = tuple(_fit_curve(size, _trials(people, size), row / weight) for size, row in zip(sizes, sums))
-    return Calibration(str(fingerprint), people, n, weight // 2, curves)
+            on_progress(stop, n, {"people": int(labels[stop - 1]) + 1})
+    total = weights.sum()
+    curves = []
+    for row, size in enumerate(sizes):
+        # Comparisons share people, so it is people that vary: a person is probe in some pairs and template in others,
+        # and the variance of the mean over pairs is four times that of a mean over people (Hoeffding 1948); each one's
+        # residual is his errors less his share of all.
+        rates = sums[row] / total
+        residuals = squares[row] - 2 * rates * products[row] + rates**2 * np.sum(weights**2)
+        deviation = 2 * np.sqrt(np.maximum(residuals, 0)) / total
+        curves.append(_fit_curve(size, _trials(people, size), rates, deviation))
+    return Calibration(str(fingerprint), people, n, int(total) // 2, tuple(curves))
 
 
 def merge_twins(codes: np.ndarray, subjects: np.ndarray, *, within: float) -> np.ndarray:
@@ -272,23 +290,32 @@ def _sizes(people: int, most: int) -> list[int]:
     return sizes
 
 
-def _fit_curve(size: int, trials: float, rates: np.ndarray) -> Curve:
-    """Counted down to 30 errors (raised by `MARGIN`), a generalised-Pareto tail below; `rates` at `_EDGES`."""
-    counted = min(ERRORS_COUNTED, 0.3 * trials) / trials
-    fitted = min(ERRORS_FITTED / trials, max(0.1, counted))
-    anchor, fit_from = int(np.searchsorted(rates, counted)), int(np.searchsorted(rates, fitted))
+def _fit_curve(size: int, trials: float, rates: np.ndarray, deviation: np.ndarray) -> Curve:
+    """Counted down to 30 errors, a generalised-Pareto tail below; `rates` at `_EDGES`.
+
+    `deviation`: the standard deviation of each rate; `MARGIN` of them are added, as other people than these will come.
+    """
+    anchor = _edge(rates >= min(ERRORS_COUNTED / trials, 0.3))
+    fit_from = _edge(rates >= max(min(ERRORS_FITTED / trials, 0.1), rates[anchor]))
     shape, scale = _pareto(rates[: fit_from + 1] / rates[fit_from], _EDGES[1] - _EDGES[0])
     scale += shape * float(_EDGES[fit_from] - _EDGES[anchor])  # the same tail, seen from the anchor
-    upper = np.log(np.minimum(rates[anchor:] + MARGIN * np.sqrt(rates[anchor:] / trials), 1.0))
-    upper[-1] = 0.0
+    upper = np.maximum.accumulate(np.minimum(rates[anchor:] + MARGIN * deviation[anchor:], 1.0))
+    upper[-1] = 1.0
+    logs = np.log(upper)
     points = [0]
-    for i in range(1, len(upper)):  # thin out: a tenth of an e-fold between points is finer than the data
-        if upper[i] >= upper[points[-1]] + 0.1 or upper[i] == 0.0 or i == len(upper) - 1:
+    for i in range(1, len(logs)):  # thin out: a tenth of an e-fold between points is finer than the data
+        if logs[i] >= min(logs[points[-1]] + 0.1, 0.0):
             points.append(i)
-        if upper[i] == 0.0:
+        if logs[i] == 0.0:
             break
     distances = tuple(round(float(d), 6) for d in _EDGES[anchor:][points])
-    return Curve(size, trials, distances, tuple(float(u) for u in upper[points]), shape, scale)
+    return Curve(size, trials, distances, tuple(float(u) for u in logs[points]), float(shape), float(scale))
+
+
+def _edge(holds: np.ndarray) -> int:
+    """The first edge from which on the condition always holds; at least 1."""
+    fails = np.flatnonzero(~holds)
+    return min(int(fails[-1]) + 1, len(holds) - 2) if len(fails) else 1
 
 
 def _pareto(survival: np.ndarray, step: float) -> tuple[float, float]:

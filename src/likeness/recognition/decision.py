@@ -120,16 +120,24 @@ def rate(name: str, value: float) -> float:
     return number
 
 
-def decide(distance: float, calibration: Calibration | None, *, max_fmr: float = 1e-3, templates: int = 1) -> Decision:
+def decide(
+    distance: float,
+    calibration: Calibration | None,
+    *,
+    max_fmr: float = 1e-3,
+    templates: int = 1,
+    fingerprint: str | None = None,
+) -> Decision:
     """Compare `distance` with the threshold at which at most `max_fmr` of the comparisons of strangers would match.
 
     `templates`: how many templates of the claimed subject `distance` is the smallest of; the threshold follows, as a
-    stranger gets that many chances. Without a calibration the answer is "cannot decide".
+    stranger gets that many chances. `fingerprint`: of the encoder, where there is no calibration that knows it.
+    Without a calibration the answer is "cannot decide".
     Raises InvalidOption unless 0 < max_fmr < 1.
     """
     max_fmr = rate("max_fmr", max_fmr)
     if calibration is None:
-        return Decision(CANNOT_DECIDE, distance, score(distance), None, max_fmr, (NO_CALIBRATION,), None)
+        return Decision(CANNOT_DECIDE, distance, score(distance), None, max_fmr, (NO_CALIBRATION,), fingerprint)
     threshold = calibration.threshold_open_set(max_fmr, templates)
     verdict = MATCH if distance <= threshold else NO_MATCH
     extrapolated = calibration.extrapolated(max_fmr, templates)
