@@ -8,8 +8,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from likeness.metric.data import hold_out, load_crops
-from likeness.metric.training import HOLD_OUT_EVERY
+from likeness.metric.data import held_out, load_crops
 from likeness.nets import catalogue
 from likeness.nets.catalogue import SHIPPED, Preprocessing, write_card
 from likeness.nets.engine import Engine
@@ -45,12 +44,13 @@ def main() -> None:
         code_length=report["code_length"],
         recipe="docs/recipes/face.md",
     )
-    _, held_out = hold_out(load_crops(options.folder, cache=options.cache), every=HOLD_OUT_EVERY)
-    codes = FaceEncoder(entry, Engine(catalogue.check(entry)), detector=None).encode_crops(held_out.images)
-    calibration = fit(codes, held_out.subjects, entry.fingerprint)
+    crops = load_crops(options.folder, cache=options.cache)
+    strangers = crops.where(held_out(crops.subjects))
+    codes = FaceEncoder(entry, Engine(catalogue.check(entry)), detector=None).encode_crops(strangers.images)
+    calibration = fit(codes, strangers.subjects, entry.fingerprint)
     calibration.save(calibrated)
     print(f"fingerprint {entry.fingerprint}, {report['bytes']} bytes, torch differs by {report['max_difference']:.1e}")
-    print(f"calibrated on {len(held_out)} crops of {len(set(held_out.subjects.tolist()))} held-out people")
+    print(f"calibrated on {len(strangers)} crops of {len(set(strangers.subjects.tolist()))} held-out people")
     print(f"thresholds: FMR 1e-2 {calibration.threshold(1e-2):.3f}, 1e-3 {calibration.threshold(1e-3):.3f}")
 
 

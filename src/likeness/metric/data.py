@@ -59,13 +59,12 @@ def load_crops(
     return Crops(_decode(paths, size, cache, on_progress), np.array(subjects, dtype=np.int64), names)
 
 
-def hold_out(crops: Crops, *, every: int = 20) -> tuple[Crops, Crops]:
-    """Split by subject into (training, held out): every `every`-th subject, by name, is held out with all its crops.
+def held_out(subjects: np.ndarray, *, every: int = 20) -> np.ndarray:
+    """Mask (n,) of the samples that training never sees: all those of every `every`-th subject, by name.
 
-    Unlabelled crops stay in training.
+    Unlabelled samples (subject -1) are not held out.
     """
-    held = (crops.subjects >= 0) & (crops.subjects % every == 0)
-    return crops.where(~held), crops.where(held)
+    return (subjects >= 0) & (subjects % every == 0)
 
 
 def _decode(paths: Sequence[Path], size: int, cache: Path | None, on_progress: Progress | None) -> np.ndarray:

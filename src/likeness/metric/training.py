@@ -15,7 +15,7 @@ from ..errors import InvalidOption
 from ..nets import identity
 from . import distillation, losses
 from .augment import augment, to_input
-from .data import Crops, Progress, hold_out, load_crops
+from .data import Crops, Progress, held_out, load_crops
 from .loop import CollapseAlarm, Schedule, fit
 from .losses import Terms
 from .samplers import SubjectsTimesSamples
@@ -97,14 +97,14 @@ def train_recognition(
         if teacher
         else None
     )
-    held = (crops.subjects >= 0) & (crops.subjects % HOLD_OUT_EVERY == 0)
-    train, held_out = hold_out(crops, every=HOLD_OUT_EVERY)
-    torch.manual_seed(seed)
-    tower = (
-        identity.load(init)
-        if init
-        else identity.Tower(identity.Architecture(widths=tuple(widths), blocks=tuple(blocks)))
-    )
+    held = held_out(crops.subjects)
+    train, strangers = crops.where(~held), crops.where(held)
+    if init:
+        tower = identity.load(init)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            tower = identity.Tower(identity.Architecture(widths=tuple(widths), blocks=tuple(blocks)))
     length = tower.architecture.code_length
     extra: nn.Module | None = None
     sampler: SubjectsTimesSamples | None = None
@@ -124,11 +124,9 @@ def train_recognition(
             index = shuffled(len(train), batch, step, seed)
         else:
             index = sampler.batch(step)
-        views = augment(torch.from_numpy(train.images[index]), generator=generator, size=size)
-        return views.contiguous(memory_format=torch.channels_last).to(device), (
-            torch.from_numpy(index),
-            torch.from_numpy(train.subjects[index]),
-        )
+        views = augment(torch.from_numpy(train.images[index]).to(device), generator=generator, size=size)
+        context = torch.from_numpy(index), torch.from_numpy(train.subjects[index])
+        return views.contiguous(memory_format=torch.channels_last), context
 
     def objective(codes: Tensor, context: tuple[Tensor, Tensor], generator: torch.Generator) -> Terms:
         index, subjects = context
@@ -144,7 +142,7 @@ def train_recognition(
 
     def keep(averaged: nn.Module, step: int) -> dict[str, float]:
         identity.save(averaged, out)  # type: ignore[arg-type]
-        figures.update(held_out_figures(averaged, held_out, device=device))
+        figures.update(held_out_figures(averaged, strangers, device=device))
         return figures
 
     fit(
@@ -162,9 +160,6 @@ def train_recognition(
         on_progress=on_progress,
     )
     return Trained(str(out), steps, steps * batch, figures)
-
-
-HOLD_OUT_EVERY = 20
 
 
 class _Targets:
@@ -187,10 +182,10 @@ def shuffled(count: int, batch: int, step: int, seed: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def held_out_figures(net: nn.Module, held_out: Crops, *, device: str = "cpu", most: int = 1500) -> dict[str, float]:
+def held_out_figures(net: nn.Module, strangers: Crops, *, device: str = "cpu", most: int = 1500) -> dict[str, float]:
     """How the net tells people apart that it never saw: TAR at FAR 1e-2 and 1e-3 over all pairs, at full resolution."""
     net.eval()
-    images, subjects = held_out.images[:most], held_out.subjects[:most]
+    images, subjects = strangers.images[:most], strangers.subjects[:most]
     codes = np.concatenate(
         [
             net(
