@@ -1,0 +1,187 @@
+"""How fast is recognising, and how much memory does it take?
+
+    python benchmarks/speed.py [verify] [cold] [enrol] [--photos FOLDER] [--out out/speed]
+
+verify   two 250 x 250 JPEG files to a decision, in a process that has done it before: median, 95th percentile
+cold     `likeness verify A B` as a user types it, from nothing: seconds and peak resident memory
+enrol    a folder of subjects into a new gallery: photographs per second
+
+Photographs: FOLDER/NAME/*.jpg or .webp (default: faces/lfw of $LIKENESS_DATA), re-encoded as JPEG files in a temporary
+folder. Each part writes OUT/PART.json; all of them print one table. The load of the machine is written beside every
+figure: on a busy machine times say little, the CPU times beside them more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from likeness.nets.engine import cpu_quota
+from likeness.samples.folders import read_subjects
+
+SIDE = 250
+
+
+def jpegs(photos: Path, folder: Path, *, most: int) -> list[Path]:
+    """Up to `most` of the photographs, drawn with seed 0, as JPEG files FOLDER/NAME/... of at most 250 x 250."""
+    samples = read_subjects(photos)
+    random.Random(0).shuffle(samples)
+    made = []
+    for sample in samples[:most]:
+        file = folder / sample.subject / (sample.path.stem + ".jpg")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(sample.path) as image:
+            image = image.convert("RGB")
+            image.thumbnail((SIDE, SIDE))
+            image.save(file, quality=90)
+        made.append(file)
+    return made
+
+
+def measure_verify(photos: Path, encoder: str) -> dict[str, Any]:
+    """Warm: the median time of `likeness.verify` on pairs of files."""
+    import likeness
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = jpegs(photos, Path(folder), most=100)
+        pairs = list(zip(files[::2], files[1::2], strict=True))
+        for a, b in pairs[:5]:
+            likeness.verify(a, b, encoder=encoder)
+        times, busy = [], time.process_time()
+        for a, b in pairs * 4:
+            start = time.perf_counter()
+            likeness.verify(a, b, encoder=encoder)
+            times.append(1000 * (time.perf_counter() - start))
+        busy = 1000 * (time.process_time() - busy) / len(times)
+    return {
+        "runs": len(times),
+        "p50_ms": statistics.median(times),
+        "p95_ms": statistics.quantiles(times, n=20)[-1],
+        "fastest_ms": min(times),
+        "cpu_ms": busy,
+        "target": "p50 <= 40 ms",
+        "reached": statistics.median(times) <= 40,
+    }
+
+
+def measure_cold(photos: Path, encoder: str, *, runs: int = 10) -> dict[str, Any]:
+    """Cold: seconds, CPU seconds and peak resident memory of the command in a new process."""
+    with tempfile.TemporaryDirectory() as folder:
+        a, b = jpegs(photos, Path(folder), most=2)
+        command = [sys.executable, "-m", "likeness", "verify", str(a), str(b), "--json", "--encoder", encoder]
+        seconds, busy, megabytes = [], [], []
+        for _ in range(runs):
+            start = time.perf_counter()
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            assert process.stderr is not None
+            said = process.stderr.read()
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            seconds.append(time.perf_counter() - start)
+            if process.returncode not in (0, 1):
+                sys.exit(f"likeness verify failed: {said.decode()}")
+            busy.append(usage.ru_utime + usage.ru_stime)
+            megabytes.append(usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10))
+    return {
+        "runs": runs,
+        "p50_s": statistics.median(seconds),
+        "fastest_s": min(seconds),
+        "cpu_s": statistics.median(busy),
+        "peak_rss_mb": max(megabytes),
+        "target": "<= 1 s, <= 180 MB",
+        "reached": statistics.median(seconds) <= 1 and max(megabytes) <= 180,
+    }
+
+
+def measure_enrol(photos: Path, encoder: str, *, most: int = 600) -> dict[str, Any]:
+    """Batch: photographs per second from files on the disk to templates in the gallery."""
+    import likeness
+
+    with tempfile.TemporaryDirectory() as folder:
+        people = Path(folder) / "people"
+        count = len(jpegs(photos, people, most=most))
+        with likeness.Gallery(Path(folder) / "people.db", encoder=encoder) as gallery:
+            start, busy = time.perf_counter(), time.process_time()
+            gallery.enroll_folder(people)
+            seconds, busy = time.perf_counter() - start, time.process_time() - busy
+            stats = gallery.stats()
+    return {
+        "photos": count,
+        "seconds": seconds,
+        "photos_per_s": count / seconds,
+        "cpu_ms_per_photo": 1000 * busy / count,
+        "stats": stats if isinstance(stats, dict) else getattr(stats, "to_dict", lambda: str(stats))(),
+        "target": ">= 25 photos/s",
+        "reached": count / seconds >= 25,
+    }
+
+
+PARTS: dict[str, Callable[..., dict[str, Any]]] = {
+    "verify": measure_verify,
+    "cold": measure_cold,
+    "enrol": measure_enrol,
+}
+COLUMNS = {
+    "verify": ("p50_ms", "p95_ms", "fastest_ms", "cpu_ms"),
+    "cold": ("p50_s", "fastest_s", "cpu_s", "peak_rss_mb"),
+    "enrol": ("photos_per_s", "cpu_ms_per_photo", "photos"),
+}
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "cpus": cpu_quota(),
+        "processor": _processor(),
+        "python": platform.python_version(),
+        "load_1min": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def main() -> None:
+    data = Path(os.environ.get("LIKENESS_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
+    parser.add_argument("--photos", type=Path, default=data / "faces" / "lfw")
+    parser.add_argument("--encoder", default="face")
+    parser.add_argument("--out", type=Path, default=Path("out/speed"))
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(unknown)}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for part in options.parts or PARTS:
+        before = machine()
+        found = {"part": part, **PARTS[part](options.photos, options.encoder), "machine": before}
+        (options.out / f"{part}.json").write_text(json.dumps(found, indent=2) + "\n")
+        figures = ", ".join(f"{name} {found[name]:.4g}" for name in COLUMNS[part])
+        rows.append((part, figures, found["target"], "yes" if found["reached"] else "NO", f"{before['load_1min']:.1f}"))
+    print("| part | figures | target | reached | load |\n|---|---|---|---|---|")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+
+
+if __name__ == "__main__":
+    main()
