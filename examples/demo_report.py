@@ -53,7 +53,9 @@ h2 { font-size: 1.3rem; letter-spacing: -.01em; margin: 2.75rem 0 .15rem; displa
   align-items: baseline; gap: .2rem .75rem }
 h2 small { font-size: .85rem; font-weight: 500; color: var(--soft) }
 p { margin: 0 0 1rem; color: var(--soft); max-width: 46rem }
-.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; margin: 1.75rem 0 0 }
+.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.2rem, 1fr)); gap: .75rem;
+  margin: 1.75rem 0 0 }
+.facts dd { font-size: .9rem; line-height: 1.65 }
 .facts div { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: .7rem .9rem }
 .facts dt { color: var(--soft); font-size: .78rem } .facts dd { margin: 0; font-weight: 600; overflow-wrap: anywhere;
   font-variant-numeric: tabular-nums }
@@ -61,8 +63,8 @@ p { margin: 0 0 1rem; color: var(--soft); max-width: 46rem }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 14px; overflow: hidden; display: flex;
   flex-direction: column; margin: 0 }
 .card.wrong { border-color: var(--wrong); box-shadow: 0 0 0 1px var(--wrong) }
-.photo { position: relative; display: grid; place-items: center; background: var(--track); aspect-ratio: 1 }
-.photo svg { display: block; width: 100%; height: 100% }
+.photo { position: relative; background: var(--track); aspect-ratio: 1 }
+.photo svg { position: absolute; inset: 0; width: 100%; height: 100% }
 .photo rect { fill: none; stroke: #fff; stroke-width: 2; vector-effect: non-scaling-stroke;
   filter: drop-shadow(0 0 1px #000) }
 figcaption { padding: .7rem .8rem .8rem; display: flex; flex-direction: column; gap: .3rem; flex: 1; font-size: .86rem }
@@ -70,11 +72,13 @@ figcaption { padding: .7rem .8rem .8rem; display: flex; flex-direction: column; 
 .verdict { font-weight: 650; font-size: .98rem; line-height: 1.25 }
 .match, .enrolled { color: var(--yes) } .no { color: var(--no) } .cannot { color: var(--open) }
 .wrong .verdict { color: var(--wrong) }
-.bar { position: relative; height: 6px; border-radius: 3px; background: var(--track); margin: .35rem 0 .1rem }
+.bar { position: relative; height: 6px; border-radius: 3px; background: var(--track); margin: auto 0 .15rem }
 .bar i { position: absolute; inset: 0 auto 0 0; border-radius: 3px; background: currentColor }
 .bar b { position: absolute; top: -4px; bottom: -4px; width: 2px; background: var(--ink); border-radius: 1px }
-.figures { display: flex; justify-content: space-between; gap: .5rem; color: var(--soft); font-size: .76rem;
-  font-variant-numeric: tabular-nums; margin-top: auto }
+.figures { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 .5rem; color: var(--soft);
+  font-size: .74rem; font-variant-numeric: tabular-nums }
+.note { margin-bottom: .25rem } .title + .verdict { margin-bottom: .25rem }
+.figures span { white-space: nowrap }
 .note { color: var(--soft); font-size: .8rem; line-height: 1.3 }
 footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); font-size: .82rem; color: var(--soft) }
 """
@@ -113,10 +117,10 @@ def _section(section: Section) -> str:
 
 def _card(card: Card) -> str:
     kind = card.verdict.split(":")[0].split()[0]
-    figures = [] if card.distance is None else [f"<span>d {card.distance:.2f}</span>"]
+    apart = "" if card.distance is None else f"d {card.distance:.2f}"
     if card.threshold is not None and card.distance is not None:
-        figures.append(f"<span>threshold {card.threshold:.2f}</span>")
-    figures.append(f"<span>{card.ms:.0f} ms</span>")
+        apart += f", threshold {card.threshold:.2f}"
+    figures = [f"<span>{text}</span>" for text in (apart, f"{card.ms:.0f} ms") if text]
     bar = ""
     if card.distance is not None and card.threshold is not None:
         bar = (

@@ -52,7 +52,7 @@ def run_list(options: argparse.Namespace) -> int:
     if options.json:
         print_json(found)
     else:
-        print_table(names, [[_yes(entry[name]) for name in names] for entry in found])
+        print_table(names, [[_short(entry[name]) for name in names] for entry in found])
     return 0
 
 
@@ -137,5 +137,8 @@ def run_calibrate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _yes(value: Any) -> Any:
-    return ("yes" if value else "no") if isinstance(value, bool) else value
+def _short(value: Any) -> Any:
+    """A cell of the table: licences can be paragraphs, and are whole in `show` and --json."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if not isinstance(value, str) or len(value) <= 44 else value[:43].rstrip() + "…"
