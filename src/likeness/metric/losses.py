@@ -92,7 +92,7 @@ def contrastive(d: Tensor, same: Tensor, *, margin: float = 1.0) -> Tensor:
 
 def pair_logistic(logits: Tensor, same: Tensor) -> Tensor:
     """`-log sigmoid(z)` for mated pairs, `-log(1 - sigmoid(z))` for the others: binary cross-entropy (Taigman 2014,
-    section 3.3).
+    section 4.2).
     """
     return F.softplus(torch.where(same, -logits, logits))
 
