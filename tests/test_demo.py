@@ -1,0 +1,57 @@
+"""`make demo`: the page on made-up decisions, and (slow) the whole demo with the weights that ship."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    import demo_report
+
+    return demo_report
+
+
+def self_contained(page: str) -> bool:
+    return not re.search(r"(src|href)\s*=\s*[\"'](?!data:|#)", page) and "@import" not in page
+
+
+def test_page(report, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20), "navy").save(tmp_path / "a.jpg", exif=exif)
+    cards = [
+        report.Card("<b>Ada</b>", tmp_path / "a.jpg", [[1, 2, 10, 12]], "match: Ada", "", 0.5, 1.0, True, 12.3),
+        report.Card("nobody", tmp_path / "a.jpg", [], "cannot decide", "no face", None, None, False, 4.0),
+    ]
+    path = report.write_report(tmp_path / "out" / "r.html", [report.Section("Who", "text", cards)], {"version": "1"})
+    page = path.read_text(encoding="utf-8")
+    assert "<b>Ada</b>" not in page and "&lt;b&gt;Ada" in page
+    assert 'viewBox="0 0 20 40"' in page  # upright by EXIF
+    assert page.count('class="card wrong"') == 1 and "1 of 2 as expected" in page
+    assert "width:25.0%" in page and "left:50.0%" in page
+    assert self_contained(page)
+
+
+@pytest.mark.slow
+def test_demo_runs(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "demo.py", "--out", tmp_path / "demo"],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
+    assert self_contained(page) and page.count("<figure") == 64
+    counts = dict(re.findall(r"^(\w+).*?(\d+) of \d+ as expected$", done.stdout, re.MULTILINE))
+    assert counts["Enrolled"] == "2" and counts["Strangers"] == "18"
+    assert int(counts["Verify"]) >= 20 and int(counts["Identify"]) >= 12
