@@ -30,6 +30,7 @@ ERRORS_COUNTED = 30  # the rule of 30 (ISO/IEC 19795-1): what rests on fewer err
 ERRORS_FITTED = 300  # the tail's shape is estimated on ten times as many
 MINIMUM_TRIALS = 100  # a gallery size with fewer independent searches gets no curve of its own
 MARGIN = 1.28  # standard deviations added to each counted rate: the upper end of a one-sided 90 % interval
+BLOCK = 8_000_000  # distances looked at in one go
 _EDGES = np.linspace(0.0, 4.0, 801)
 
 
@@ -53,7 +54,7 @@ class Curve:
         """The logarithm of the rate at which strangers come as near as `distance`."""
         below = self.distances[0] - distance
         if below <= 0:
-            return float(np.interp(distance, self.distances, self.log_rates))
+            return _between(distance, self.distances, self.log_rates)
         bend = below / self.scale if self.shape == 0 else math.log1p(self.shape * below / self.scale) / self.shape
         return self.log_rates[0] - bend
 
@@ -61,7 +62,7 @@ class Curve:
         """The inverse of `log_rate`."""
         below = self.log_rates[0] - log_rate
         if below <= 0:
-            return float(np.interp(log_rate, self.log_rates, self.distances))
+            return _between(log_rate, self.log_rates, self.distances)
         bend = below if self.shape == 0 else math.expm1(min(self.shape * below, 700.0)) / self.shape
         return self.distances[0] - self.scale * bend
 
@@ -200,7 +201,7 @@ def fit(
     start = 0
     while start < n:
         # Whole people per block, so that each one's errors can be summed up.
-        stop = int(ends[max(np.searchsorted(ends, start + 8_000_000 // n, "right") - 1, labels[start])])
+        stop = int(ends[max(np.searchsorted(ends, start + BLOCK // n, "right") - 1, labels[start])])
         others = (n - photos[labels[start:stop]])[:, None].astype(float)
         counts = _counts(codes, labels, slice(start, stop))  # [probes, edges]: strangers nearer than each edge
         firsts = np.flatnonzero(np.diff(labels[start:stop], prepend=-1))
@@ -333,6 +334,15 @@ def _pareto(survival: np.ndarray, step: float) -> tuple[float, float]:
         return 0.0, a0
     shape = min(shape, 0.9)
     return shape, a0 * (1 - shape)
+
+
+def _between(x: float, xs: tuple[float, ...], ys: tuple[float, ...]) -> float:
+    """Straight lines through the points; beyond the last, the last."""
+    if x >= xs[-1]:
+        return ys[-1]
+    right = max(bisect_right(xs, x), 1)
+    share = (x - xs[right - 1]) / (xs[right] - xs[right - 1])
+    return ys[right - 1] + share * (ys[right] - ys[right - 1])
 
 
 def _log_error(log_pass: float) -> float:

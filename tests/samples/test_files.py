@@ -1,0 +1,99 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from likeness.errors import StorageError, UnreadableFile
+from likeness.samples.files import atomic_write
+
+
+def left(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_writes_bytes_and_what_a_function_writes(tmp_path):
+    atomic_write(tmp_path / "a", b"one")
+    atomic_write(str(tmp_path / "b"), lambda file: file.write(b"two"))
+    assert [(tmp_path / name).read_bytes() for name in "ab"] == [b"one", b"two"]
+    atomic_write(tmp_path / "a", b"three")
+    assert (tmp_path / "a").read_bytes() == b"three"
+    assert left(tmp_path) == ["a", "b"]
+
+
+def test_a_failing_writer_leaves_the_old_file_and_no_other(tmp_path):
+    atomic_write(tmp_path / "a", b"old")
+
+    def fails(file):
+        file.write(b"half")
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError):
+        atomic_write(tmp_path / "a", fails)
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert left(tmp_path) == ["a"]
+
+
+def test_named_errors_of_the_writer_keep_their_name(tmp_path):
+    def fails(file):
+        raise UnreadableFile("x")
+
+    with pytest.raises(UnreadableFile):
+        atomic_write(tmp_path / "a", fails)
+
+
+@pytest.mark.parametrize("name", ["missing/a", "file/a"])
+def test_a_folder_that_is_none_is_a_storage_error(tmp_path, name):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="cannot write"):
+        atomic_write(tmp_path / name, b"x")
+
+
+def test_follows_a_symbolic_link(tmp_path):
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    atomic_write(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
+
+
+def test_a_long_unicode_name(tmp_path):
+    path = tmp_path / ("é" * 100 + ".json")
+    atomic_write(path, b"x")
+    assert path.read_bytes() == b"x"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    atomic_write(tmp_path / "a", b"old")
+    script = (
+        "import resource, sys\n"
+        "from likeness.samples.files import atomic_write\n"
+        "from likeness.errors import StorageError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try:\n    atomic_write(sys.argv[1], b'x' * 100_000)\n"
+        "except StorageError:\n    sys.exit(7)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path / "a")]).returncode == 7
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert left(tmp_path) == ["a"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+def test_kill_leaves_the_old_file_or_the_new_one(tmp_path):
+    path = Path(tmp_path / "a")
+    atomic_write(path, b"0" * 1_000_000)
+    script = (
+        "import sys\nfrom likeness.samples.files import atomic_write\n"
+        "for i in range(100000):\n    atomic_write(sys.argv[1], str(i % 10).encode() * 1_000_000)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script, str(path)])
+    time.sleep(1.0)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    content = path.read_bytes()
+    assert len(content) == 1_000_000
+    assert len(set(content)) == 1
