@@ -99,7 +99,7 @@ def reference(name_or_file: str | os.PathLike[str]) -> Reference:
     from .detection import Detector
 
     path = Path(name_or_file)
-    detector = Detector.from_file(path) if path.suffix == ".onnx" else Detector.load(str(name_or_file))
+    detector = Detector.from_file(path, threads=1) if path.suffix == ".onnx" else Detector.load(str(name_or_file))
     return lambda image: detector.look(image, scale=1.0, min_score=0.3)
 
 
@@ -156,6 +156,7 @@ def label_photographs(
     *,
     out: str | os.PathLike[str],
     scales: Sequence[float] = (0.5, 1.0, 2.0),
+    mirror: bool = True,
     on_progress: Callable[[int, int, dict], None] | None = None,
 ) -> Path:
     """Label photographs with a reference detector and write a label file (names relative to `folder`)."""
@@ -169,7 +170,7 @@ def label_photographs(
             "kind": "photo",
             "split": "train",
             "size": [image.shape[1], image.shape[0]],
-            "faces": at_scales(look, image, scales=scales, mirror=True),
+            "faces": at_scales(look, image, scales=scales, mirror=mirror),
             "given_boxes": None,
         }
         if on_progress:

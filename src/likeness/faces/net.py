@@ -133,7 +133,8 @@ def load(path: str | os.PathLike[str]) -> DetectorNet:
 
 
 def export(file: str | os.PathLike[str], onnx: str | os.PathLike[str]) -> float:
-    """Write the detector `file` (safetensors) as ONNX with dynamic batch and sides; returns the largest difference from torch."""
+    """Write the detector `file` (safetensors) as ONNX with dynamic batch and sides; returns the largest difference
+    from torch."""
     from ..nets.export import export_onnx
 
     return export_onnx(load(file), onnx, example_shape=(1, 3, 64, 96), dynamic_spatial=True, output_names=("raw",))
