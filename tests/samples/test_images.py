@@ -273,7 +273,7 @@ def test_a_stream_that_fails(upright: np.ndarray) -> None:
 def test_write(tmp_path: Path, upright: np.ndarray) -> None:
     for suffix in (".png", ".jpg", ".webp"):
         write_image(tmp_path / f"a{suffix}", upright)
-        assert np.abs(read_image(tmp_path / f"a{suffix}").astype(int) - upright).mean() < 6
+        assert np.abs(read_image(tmp_path / f"a{suffix}").astype(int) - upright).mean() < 10
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "a.png", "a.webp"]
     with pytest.raises(InvalidOption, match="cannot write"):
         write_image(tmp_path / "a.xyz", upright)

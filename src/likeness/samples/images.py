@@ -77,7 +77,7 @@ def read_image(source: ImageSource, *, max_pixels: int = 100_000_000) -> np.ndar
 
 
 def write_image(path: str | os.PathLike[str], array: np.ndarray) -> None:
-    """Write `array` (h, w, 3) uint8 RGB to `path`, atomically; its ending chooses the format (JPEG at quality 95)."""
+    """Write `array` (h, w, 3) uint8 RGB to `path`, atomically; the ending chooses the format (JPEG: quality 95)."""
     from .files import atomic_write
 
     Image.init()
@@ -88,7 +88,7 @@ def write_image(path: str | os.PathLike[str], array: np.ndarray) -> None:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise InvalidOption(f"a picture to write is (h, w, 3) uint8, not {array.shape} {array.dtype}")
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(buffer, format=format_name, quality=95)
+    Image.fromarray(np.ascontiguousarray(array)).save(buffer, format=format_name, quality=95, subsampling=0)
     atomic_write(path, buffer.getvalue())
 
 
