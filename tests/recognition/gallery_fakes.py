@@ -7,6 +7,7 @@ face, "broken" cannot be read, "ada/1+bob/2" shows two people.
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,13 @@ import numpy as np
 from likeness.errors import UnreadableFile
 from likeness.recognition.calibration import Calibration, fit
 from likeness.recognition.encoder import Encoding, Template
+
+RAM = "/dev/shm" if Path("/dev/shm").is_dir() else None  # where a commit does not wait for a disk
+
+
+def folder() -> tempfile.TemporaryDirectory:
+    """A new folder for galleries, in memory if there is such a place: hundreds of commits are tested."""
+    return tempfile.TemporaryDirectory(prefix="likeness-", dir=RAM)
 
 
 def direction(text: str, length: int = 32) -> np.ndarray:

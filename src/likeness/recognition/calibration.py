@@ -211,7 +211,13 @@ def fit(
         # (1 - size / others)^counts, exact for few look-alikes; it is very near the smaller of the two.
         passes = 1 - counts / others
         for row, size in enumerate(sizes):
-            nearly = np.minimum(passes, (1 - size / others) ** counts) if 16 * size > n else passes
+            if 16 * size > n:
+                # Only where it can be the smaller one by more than e^-40: it is the slow part.
+                few = slice(np.searchsorted(counts.max(axis=0), 1), np.searchsorted(counts.min(axis=0), 16 * 40))
+                nearly = passes.copy()
+                nearly[:, few] = np.minimum(passes[:, few], (1 - size / others) ** counts[:, few])
+            else:
+                nearly = passes
             errors = np.add.reduceat(others * (1 - nearly), firsts, axis=0)  # [people, edges]
             sums[row] += errors.sum(axis=0)
             squares[row] += (errors**2).sum(axis=0)

@@ -124,11 +124,12 @@ class SqliteStore:
         return self._delete("id = ?", id, TemplateNotFound(f"{self.path}: there is no template {id}"))
 
     def bytes(self) -> int:
-        return sum(file.stat().st_size for file in self.files() if file.exists())
+        return sum(file.stat().st_size for file in self.files_of(self.path) if file.exists())
 
-    def files(self) -> tuple[Path, ...]:
-        """The file and the two that SQLite keeps beside it while it is open."""
-        return tuple(self.path.with_name(self.path.name + suffix) for suffix in ("", "-wal", "-shm"))
+    @staticmethod
+    def files_of(path: Path) -> tuple[Path, ...]:
+        """The file, and the two that SQLite keeps beside it while it is open."""
+        return tuple(path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm"))
 
     def check(self) -> None:
         with self._use() as connection:
@@ -174,6 +175,9 @@ class SqliteStore:
         if self.path.is_dir():
             raise StorageError(f"{self.path} is a folder, not a gallery")
         with contextlib.suppress(OSError):  # what is wrong with the path, SQLite says itself
+            if 0 < self.path.stat().st_size < 512:  # less than any page; SQLite would take it for empty
+                raise ForeignGallery(f"{self.path} is not a gallery, or was cut off")
+        with contextlib.suppress(OSError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL, 0o600))
         connection = sqlite3.connect(self.path, timeout=self.timeout, isolation_level=None, check_same_thread=False)
         try:
