@@ -29,7 +29,7 @@ from likeness.metric.samplers import SubjectsTimesSamples
 from likeness.nets.identity import Architecture, Tower
 
 SIZE = 64
-NET = Architecture(size=SIZE, widths=(24, 48, 96), blocks=(1, 1, 1))
+NET = Architecture(size=SIZE, stem=8, widths=(32, 64), blocks=(1, 1))  # 3 MMAC, 0.12 M parameters
 
 
 def read(folder: Path, out: Path) -> Crops:
@@ -161,10 +161,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/triplets"))
     parser.add_argument("--miners", nargs="+", default=["random", "semi-hard", "hard"], choices=miners.NAMES)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--subjects", type=int, default=32, help="per batch, four samples of each")
     parser.add_argument("--margin", type=float, default=0.2)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=2e-3)
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
