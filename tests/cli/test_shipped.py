@@ -16,7 +16,7 @@ Cli = Callable[..., Any]
 
 @pytest.fixture(autouse=True)
 def nobody_elses_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIKENESS_HOME", os.environ.get("LIKENESS_TEST_HOME", str(tmp_path / "home")))
+    monkeypatch.setenv("LIKENESS_HOME", str(tmp_path / "home"))
 
 
 def test_verify(cli: Cli, photos: Path) -> None:
