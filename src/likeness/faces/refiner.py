@@ -66,9 +66,11 @@ def collect(photos: list[Photo], *, detector: Any = None, negatives: int = 6, se
         image = read_image(photo.path)
         picture = Image.fromarray(image)
         sure = photo.sure
-        background = _background(rng, photo, image.shape, negatives)
-        if detector is not None and not photo.name.startswith("train/"):
-            _, boxes, _ = detector.propose(image, min_score=0.15, min_size=8.0)
+        # A face that fills the picture leaves no room for anything else to be mistaken for one.
+        room = not len(photo.boxes) or photo.boxes[:, 2:].max() < 0.5 * min(image.shape[:2])
+        background = _background(rng, photo, image.shape, negatives * room)
+        if detector is not None and room:
+            _, boxes, _ = detector.propose(image, min_score=0.15, min_size=12.0)
             if len(photo.boxes):
                 boxes = boxes[decoding.iou(boxes, photo.boxes).max(1) < 0.2]
             background = np.concatenate([background, boxes[:20]])
@@ -93,8 +95,6 @@ def collect(photos: list[Photo], *, detector: Any = None, negatives: int = 6, se
 
 def _background(rng: np.random.Generator, photo: Photo, shape: tuple[int, ...], count: int) -> np.ndarray:
     """Random squares of the photograph that show no face, not even a doubtful one, or only a corner of it."""
-    if photo.name.startswith("train/") or photo.name.startswith("unlabelled/"):
-        return np.zeros((0, 4), np.float32)
     size = np.exp(rng.uniform(math.log(8), math.log(0.8 * min(shape[:2])), count))
     corner = rng.uniform(0, 1, (count, 2)) * (np.array([shape[1], shape[0]]) - size[:, None])
     boxes = np.column_stack([corner, size, size * rng.uniform(1.0, 1.35, count)]).astype(np.float32)
