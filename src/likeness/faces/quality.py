@@ -13,9 +13,8 @@ from .types import Quality
 
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 _NOSE_DEPTH = 16.0  # px of the template: the tip of the nose stands out by about 0.45 of the distance between the eyes
-_MODEL = np.column_stack(
-    [TEMPLATE - TEMPLATE.mean(0), [0.0, 0.0, -_NOSE_DEPTH, 0.0, 0.0]]
-)  # x right, y down, z away from the camera
+_MODEL = np.column_stack([TEMPLATE, [0.0, 0.0, -_NOSE_DEPTH, 0.0, 0.0]])
+_MODEL -= _MODEL.mean(0)  # x right, y down, z away from the camera
 _HALF = 0.02  # Laplacian energy per contrast at which sharpness is 1/2: about that of a soft portrait
 
 
