@@ -4,7 +4,8 @@
 
 FACES holds one folder of aligned 112x112 crops per person. For each seed every miner trains the same small net from the
 same initial weights on the same batches for the same number of steps; every tenth person is held out and only looked
-at. Each run is kept as a JSON file in --out and not repeated; the table goes to --out/table.md and to the screen.
+at. With --after STEPS all start from a net that learnt from random triplets first. Each run is kept as a JSON file in
+--out and not repeated; the table is written there and shown.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from likeness.metric.augment import to_input
 from likeness.metric.data import Crops, held_out, load_crops
 from likeness.metric.loop import Schedule, fit
 from likeness.metric.samplers import SubjectsTimesSamples
+from likeness.nets import identity
 from likeness.nets.identity import Architecture, Tower
 
 SIZE = 64
@@ -92,12 +94,25 @@ def judge(net: nn.Module, strangers: Crops) -> dict[str, float]:
     return {"accuracy": float(np.mean(accuracy)), "tar": tar, "mated_pairs": int(same.sum()), "people": people}
 
 
-def run(miner: str, seed: int, crops: Crops, strangers: Crops, options: argparse.Namespace) -> dict[str, Any]:
-    """Train once; the figures at the end and what was seen on the way, in eighths of the run."""
+def start(seed: int, train: Crops, options: argparse.Namespace) -> Tower:
+    """The net that every miner starts from: new, or after `options.after` steps on random triplets."""
     torch.manual_seed(seed)
-    net = Tower(NET)
+    if not options.after:
+        return Tower(NET)
+    file = options.out / f"start-{seed}-{options.after}.safetensors"
+    if not file.exists():
+        print(f"seed {seed}: {options.after} steps on random triplets for all", flush=True)
+        first = argparse.Namespace(**vars(options) | {"steps": options.after, "after": 0})
+        identity.save(fine_tune(Tower(NET), "random", seed, train, first)[0], file, half=False)
+    return identity.load(file)
+
+
+def fine_tune(
+    net: Tower, miner: str, seed: int, crops: Crops, options: argparse.Namespace
+) -> tuple[Tower, dict[str, Any]]:
+    """Train `net`; the averaged net, and what was seen on the way in eighths of the run."""
     sampler = SubjectsTimesSamples(
-        crops.subjects, subjects_per_batch=options.subjects, samples_per_subject=4, seed=seed
+        crops.subjects, subjects_per_batch=options.subjects, samples_per_subject=4, seed=seed + 1000 * options.after
     )
     objective = losses.Triplet(miner=miner, margin=options.margin)
     trace: list[dict[str, float]] = []
@@ -131,7 +146,8 @@ def run(miner: str, seed: int, crops: Crops, strangers: Crops, options: argparse
     averaged = fit(net, batch, loss, schedule=schedule, seed=seed, precision="fp32", on_progress=report)
     result: dict[str, Any] = {"miner": miner, "seed": seed, "steps": options.steps, "batch": options.subjects * 4}
     result |= {"wall_s": round(time.monotonic() - began), "cpu_s": round(time.process_time() - used)}
-    return result | judge(averaged, strangers) | {"trace": trace}
+    assert isinstance(averaged, Tower)
+    return averaged, result | {"trace": trace}
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -162,6 +178,7 @@ def main() -> None:
     parser.add_argument("--miners", nargs="+", default=["random", "semi-hard", "hard"], choices=miners.NAMES)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--after", type=int, default=0, help="steps on random triplets first, the same for all")
     parser.add_argument("--subjects", type=int, default=32, help="per batch, four samples of each")
     parser.add_argument("--margin", type=float, default=0.2)
     parser.add_argument("--lr", type=float, default=2e-3)
@@ -173,17 +190,18 @@ def main() -> None:
     train, strangers = (Crops(crops.images[keep], crops.subjects[keep], ()) for keep in (~held, held))
     results = []
     for seed in range(options.seeds):
-        torch.manual_seed(seed)
-        start = {"miner": "(before training)", "seed": seed, "trace": [], "cpu_s": 0}
-        results.append(start | judge(Tower(NET), strangers))
+        before = {"miner": "(before)", "seed": seed, "trace": [], "cpu_s": 0}
+        results.append(before | judge(start(seed, train, options), strangers))
     for seed in range(options.seeds):
         for miner in options.miners:
-            file = options.out / f"{miner}-{seed}-{options.steps}.json"
+            file = options.out / f"{miner}-{seed}-{options.after}+{options.steps}.json"
             if not file.exists():
-                file.write_text(json.dumps(run(miner, seed, train, strangers, options), indent=1))
+                net, result = fine_tune(start(seed, train, options), miner, seed, train, options)
+                file.write_text(json.dumps(result | judge(net, strangers), indent=1))
             results.append(json.loads(file.read_text()))
-    (options.out / "triplets.json").write_text(json.dumps(results, indent=1))
-    (options.out / "table.md").write_text(table(results) + "\n")
+    name = f"{options.after}+{options.steps}"
+    (options.out / f"triplets-{name}.json").write_text(json.dumps(results, indent=1))
+    (options.out / f"table-{name}.md").write_text(table(results) + "\n")
     print(table(results))
 
 
