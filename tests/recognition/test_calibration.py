@@ -67,19 +67,17 @@ def test_search_rates_are_those_of_all_galleries_of_that_size(monkeypatch):
     distances = np.sum((codes[:, None].astype(float) - codes[None]) ** 2, axis=2)
     for curve, tolerance in ((result.curves[0], 1e-9), (result.curves[1], 0.03), (result.curves[2], 0.06)):
         galleries = list(itertools.combinations(range(12), curve.size))
-        best = np.array(
-            [[np.delete(distances[p], p)[list(gallery)].min() for gallery in galleries] for p in range(13)]
-        )
+        best = np.array([[np.delete(distances[p], p)[list(gallery)].min() for gallery in galleries] for p in range(13)])
         for distance, log_rate in zip(curve.distances[1:-1], curve.log_rates[1:-1], strict=True):
             assert math.exp(log_rate) == pytest.approx(np.mean(best < distance), abs=tolerance)
 
 
 def test_margin_is_the_spread_between_samples_of_people():
-    """The fitted FMR lies above the true one in about nine of ten samples of people: 1.28 standard deviations."""
+    """The fitted FMR lies above the true one in about 19 of 20 samples of people: 1.645 standard deviations."""
     at = 1.2
     truth = np.mean(pairs_of_strangers(*people(1500, 1, 16, seed=99)) < at)
     above = [fit(*people(40, 2, 16, seed=seed), "x").fmr(at) >= truth for seed in range(100, 130)]
-    assert np.mean(above) >= 0.8
+    assert np.mean(above) >= 0.85
 
 
 def test_blocks_do_not_matter(monkeypatch):

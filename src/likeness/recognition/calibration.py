@@ -29,7 +29,7 @@ MINIMUM_SUBJECTS = 20
 ERRORS_COUNTED = 30  # the rule of 30 (ISO/IEC 19795-1): what rests on fewer errors is not counted but extrapolated
 ERRORS_FITTED = 300  # the tail's shape is estimated on ten times as many
 MINIMUM_TRIALS = 100  # a gallery size with fewer independent searches gets no curve of its own
-MARGIN = 1.28  # standard deviations added to each counted rate: the upper end of a one-sided 90 % interval
+MARGIN = 1.645  # standard deviations added to each counted rate: the upper end of a one-sided 95 % interval
 BLOCK = 8_000_000  # distances looked at in one go
 _EDGES = np.linspace(0.0, 4.0, 801)
 
