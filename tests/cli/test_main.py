@@ -1,5 +1,6 @@
 """Exit codes, one-line errors, and nothing imported that is not needed."""
 
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,6 +26,13 @@ def test_help_names_every_verb(cli: Cli) -> None:
 def test_every_verb_has_help(cli: Cli, verb: str) -> None:
     result = cli(verb, "--help")
     assert result.status == 0 and verb in result.out
+
+
+def test_the_module_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["likeness", "--version"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("likeness", run_name="__main__")
+    assert stop.value.code == 0 and capsys.readouterr().out.startswith("likeness ")
 
 
 def test_help_as_a_module() -> None:
