@@ -65,9 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The CLI may set what the library must not: OpenMP threads that spin while they wait stall a busy machine (100 x).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(
-            stream, "reconfigure"
-        ):  # a file name that is not valid in the terminal's encoding is no reason to fail
+        if hasattr(stream, "reconfigure"):  # a file name that the terminal cannot show is no reason to fail
             stream.reconfigure(errors="backslashreplace")
     try:
         options = build_parser(arguments).parse_args(arguments)
