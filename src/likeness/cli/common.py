@@ -59,7 +59,7 @@ def print_fields(record: dict[str, Any]) -> None:
     width = max(map(len, record))
     for field, value in record.items():
         if value is not None and not (isinstance(value, (list, dict)) and len(str(value)) > 400):
-            print(f"{field.ljust(width)}  {value}")
+            print(f"{field.ljust(width)}  {f'{value:.6g}' if isinstance(value, float) else value}")
 
 
 def print_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
