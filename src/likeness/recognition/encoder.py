@@ -39,13 +39,15 @@ DOMINATES = 2.5  # a face is the photograph's subject if its area is at least th
 class Limits:
     """What a face must reach to be coded; below it there is a reason instead of a template.
 
-    Chosen so that every LFW photograph passes: see docs/models/face.md for what accuracy does above and below them.
+    `size`: px of the shorter side of its box; `sharpness`, `darkest`, `brightest`: see `faces.types.Quality`, 0...1.
+    Chosen where a good encoder begins to miss one mated pair in fifty to one in ten (docs/models/face.md has the
+    table); every LFW photograph passes.
     """
 
     size: float = 24.0
-    sharpness: float = 0.0
-    darkest: float = 0.08
-    brightest: float = 0.95
+    sharpness: float = 0.1
+    darkest: float = 0.03
+    brightest: float = 0.93
 
     def reasons(self, quality: Quality) -> tuple[str, ...]:
         """The reason codes of all limits that a face misses, in a fixed order."""
