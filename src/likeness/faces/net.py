@@ -104,7 +104,18 @@ def save(net: DetectorNet, path: str | os.PathLike[str], *, half: bool = True) -
         if not name.endswith("num_batches_tracked")
     }
     metadata = {"kind": "likeness.detector", "architecture": json.dumps(asdict(net.architecture))}
-    atomic_write(Path(path), to_bytes(tensors, metadata))
+    atomic_write(Path(path), steady(to_bytes(tensors, metadata)))
+
+
+def steady(data: bytes) -> bytes:
+    """The bytes of a safetensors file with its metadata in order of name: safetensors writes them in an order that
+    differs from run
+    to run, and equal weights must be equal bytes."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def load(path: str | os.PathLike[str]) -> DetectorNet:

@@ -22,6 +22,7 @@ from ..nets.layers import batch_norm, conv
 from ..samples.images import read_image
 from . import decoding
 from .labels import Photo, held_out, read_labels
+from .net import steady
 from .refining import CONTEXT, MEAN, NUMBERS, SCALE, SIDE, cut, squares
 
 KIND = "likeness.face-refiner"
@@ -275,7 +276,7 @@ def save(net: RefinerNet, path: str | os.PathLike[str]) -> None:
         for k, v in net.state_dict().items()
         if not k.endswith("tracked")
     }
-    atomic_write(Path(path), to_bytes(tensors, {"kind": KIND, "widths": json.dumps(WIDTHS)}))
+    atomic_write(Path(path), steady(to_bytes(tensors, {"kind": KIND, "widths": json.dumps(WIDTHS)})))
 
 
 def load(path: str | os.PathLike[str]) -> RefinerNet:
