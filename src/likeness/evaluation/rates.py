@@ -111,7 +111,8 @@ def tar_at_far(
 
     `mated_subjects` (m,) and `non_mated_subjects` (n, 2): who is in each pair, as numbers or names. Each resample draws
     as many subjects as there are, with replacement; a pair counts as often as its subjects were drawn (the product of
-    both), and the threshold is found anew, so that its uncertainty is in the interval. Without subjects, pairs are drawn.
+    both), and the threshold is found anew, so that its uncertainty is in the interval. Without subjects, pairs
+    are drawn.
     """
     mated, non_mated = _distances(mated, "mated"), _distances(non_mated, "non_mated")
     if not 0 < confidence < 1 or resamples < 1:

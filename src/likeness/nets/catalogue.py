@@ -228,7 +228,8 @@ def add(
 
     The net is run: one input (batch, 3, 112, 112), one output (batch, d) that is finite and differs between pictures.
     A net whose batch is fixed at 1 is taken too. Codes are brought to unit length when used.
-    Raises InvalidOption (name, preprocessing, or what the net takes and gives), UnreadableFile, WeightsError (no ONNX), StorageError.
+    Raises InvalidOption (name, preprocessing, or what the net takes and gives), UnreadableFile, WeightsError
+    (no ONNX), StorageError.
     """
     from .probing import probe_encoder
 

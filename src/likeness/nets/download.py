@@ -31,7 +31,8 @@ def download(
 
     What has arrived is kept in TARGET.part, so that another try, also of another process, fetches only the rest
     (HTTP Range). `target` itself appears at once and only after the hash was found right.
-    `on_progress(bytes so far, size, {"url": ...})`. Raises WeightsError with the reason and what to do by hand, StorageError.
+    `on_progress(bytes so far, size, {"url": ...})`. Raises StorageError, and WeightsError with the
+    reason and what to do by hand.
     """
     part = target.with_name(target.name + ".part")
     reasons = []
@@ -59,7 +60,7 @@ def download(
                     f"{url}: SHA-256 is {found[:16]}..., expected {sha256[:16]}...; what came was thrown away"
                 )
     except OSError as error:
-        raise StorageError(f"cannot write {target}: {error.strerror}; set LIKENESS_HOME to a folder of yours") from error
+        raise StorageError(f"cannot write {target}: {error.strerror}; set LIKENESS_HOME to another folder") from error
     last = "; ".join(dict.fromkeys(reasons))
     raise WeightsError(
         f"could not download {target.name} ({last}). Without internet, put the file at {target} yourself; it is checked"
