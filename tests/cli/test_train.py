@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from likeness.cli import train
 from likeness.cli.train import add_options, described, options_of
@@ -114,3 +116,34 @@ def test_the_real_functions_have_the_promised_options() -> None:
     assert {"folder", "out", "loss", "miner", "margin"} <= set(recognition)
     assert recognition["loss"].default == "triplet" and recognition["miner"].default == "semi-hard"
     assert {"folder", "out"} <= set(options_of(train.trainer("detector")))
+
+
+@pytest.mark.slow
+def test_from_a_folder_to_an_encoder_with_a_name(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photos: Path
+) -> None:
+    """The tutorial's last chapter, in small: train, export, add, verify."""
+    pytest.importorskip("torch")
+    monkeypatch.setenv("LIKENESS_HOME", str(tmp_path / "home"))
+    rng = np.random.default_rng(0)
+    for subject in range(45):
+        (tmp_path / "people" / f"p{subject:02}").mkdir(parents=True)
+        colour = rng.integers(60, 200, 3)
+        for i in range(4):
+            crop = np.clip(colour + rng.normal(0, 25, (112, 112, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(crop).save(tmp_path / "people" / f"p{subject:02}" / f"{i}.png")
+    enc = tmp_path / "enc.safetensors"
+    options = "--steps 6 --every 3 --batch 16 --widths 8 16 --blocks 1 0 --sizes 32 --shares 1 --warmup 2 --margin 0.3"
+    result = cli(
+        "train", "recognition", tmp_path / "people", "-o", enc, *options.split(), "--precision", "fp32", "--json"
+    )
+    assert result.status == 0, result.err
+    assert result.json["steps"] == 6 and result.json["figures"] and enc.is_file()
+    assert cli("weights", "export", enc, "-o", tmp_path / "enc.onnx").status == 0
+    assert cli("weights", "add", tmp_path / "enc.onnx", "--name", "mine").status == 0
+    pair = photos / "people" / "Eileen Collins.jpg", photos / "people" / "Grace Hopper" / "1.jpg"
+    result = cli("verify", *pair, "--encoder", "mine", "--json")
+    assert result.status == 2 and result.json["reasons"] == ["no calibration"] and result.json["distance"] is not None
+    result = cli("weights", "calibrate", "mine", tmp_path / "people", "--json")
+    assert result.status == 0, result.err
+    assert cli("verify", *pair, "--encoder", "mine").status in (0, 1)  # six steps make no encoder, but now it decides
