@@ -1,6 +1,6 @@
 """The named errors of likeness. Each message says what was wrong, where, and what to do about it.
 
-An *expected* outcome (no face in the picture, a stranger at the door) is a value with a reason code, never one of these.
+An *expected* outcome (no face in the picture, a stranger at the door) is a value with a reason code, not one of these.
 """
 
 
