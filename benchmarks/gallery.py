@@ -1,4 +1,4 @@
-"""How fast is a gallery? `python benchmarks/gallery.py [--templates 100000] [--out benchmarks/results]`
+"""How fast is a gallery? `python benchmarks/gallery.py [--templates 100000] [--out out/gallery]`
 
 Fills a gallery with random unit codes (four templates per person; speed does not depend on what the codes are), and
 measures opening, reading, identifying, enrolling one person, and forgetting. Beside it: the same question answered by
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--templates", type=int, default=100_000)
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=100)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--out", type=Path, default=Path("out/gallery"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         figures = run(options.templates, options.length, options.repeats, Path(folder))

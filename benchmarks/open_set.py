@@ -1,7 +1,7 @@
-"""Does a calibration keep its promise? `python benchmarks/open_set.py CODES.npz [--people 1000] [--splits 3]`
+"""Does a calibration keep its promise? `python benchmarks/open_set.py [CODES.npz] [--people 1000] [--splits 3]`
 
 CODES.npz: what `likeness encode DIR -o CODES.npz` writes for a folder of subjects (`codes`, `files`; the folder of a
-file is its subject), or `codes` and `subjects`. The people are split: on some the calibration is fitted, on all others
+file is its subject), or `codes` and `subjects`; without it, simulated people. The people are split: on some the calibration is fitted, on all others
 the errors are counted, once per pair for FMR, and in random galleries of strangers for FPIR. Prints measured / asked
 for the calibration and for the law of independent comparisons 1 - (1 - F)^N. At most 1 is promised; far below is waste.
 """
@@ -24,6 +24,16 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
         if "subjects" in arrays:
             return codes, arrays["subjects"]
         return codes, np.array([Path(file).parent.name for file in arrays["files"]])
+
+
+def simulated(people: int, length: int = 48, groups: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    """Two photographs of each of many people; people of one group resemble each other a little."""
+    rng = np.random.default_rng(1)
+    group = rng.standard_normal((groups, length))[rng.integers(groups, size=people)]
+    codes = np.repeat(0.4 * group + rng.standard_normal((people, length)), 2, axis=0)
+    codes += 0.5 * rng.standard_normal(codes.shape)
+    codes /= np.linalg.norm(codes, axis=1, keepdims=True)
+    return codes.astype(np.float32), np.repeat(np.arange(people), 2)
 
 
 def measured_fmr(codes: np.ndarray, subjects: np.ndarray, thresholds: list[float]) -> np.ndarray:
@@ -52,14 +62,14 @@ def nearest_strangers(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("codes", type=Path)
+    parser.add_argument("codes", type=Path, nargs="?")
     parser.add_argument("--people", type=int, default=1000, help="how many to calibrate on")
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--merge", type=float, default=0.0, help="subjects nearer than this count as one person")
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 4000])
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("out/open_set.json"))
     options = parser.parse_args()
-    codes, subjects = load(options.codes)
+    codes, subjects = load(options.codes) if options.codes else simulated(options.people + 5000)
     if options.merge:
         subjects = merge_twins(codes, subjects, within=options.merge)
     rng = np.random.default_rng(0)
@@ -85,8 +95,8 @@ def main() -> None:
     print(f"measured / asked; calibrated on {options.people} people, {options.splits} splits of {len(codes)} codes")
     for name, values in ratios.items():
         print(f"{name:36}" + "".join(f"{value:8.2f}" for value in values))
-    if options.out:
-        options.out.write_text(json.dumps(ratios, indent=1) + "\n")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(ratios, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -300,12 +300,14 @@ def _sizes(people: int, most: int) -> list[int]:
 def _fit_curve(size: int, trials: float, rates: np.ndarray, deviation: np.ndarray) -> Curve:
     """Counted down to 30 errors, a generalised-Pareto tail below; `rates` at `_EDGES`.
 
-    `deviation`: the standard deviation of each rate; `MARGIN` of them are added, as other people than these will come.
+    `deviation`: the standard deviation of each rate; `MARGIN` of them are added, as other people than these will come,
+    and as many to the scale of the tail.
     """
     anchor = _edge(rates >= min(ERRORS_COUNTED / trials, 0.3))
     fit_from = _edge(rates >= max(min(ERRORS_FITTED / trials, 0.1), rates[anchor]))
     shape, scale = _pareto(rates[: fit_from + 1] / rates[fit_from], _EDGES[1] - _EDGES[0])
     scale += shape * float(_EDGES[fit_from] - _EDGES[anchor])  # the same tail, seen from the anchor
+    scale *= 1 + MARGIN / math.sqrt(max(rates[fit_from] * trials, 1.0))  # a mean of k exponentials errs by 1 / sqrt(k)
     upper = np.maximum.accumulate(np.minimum(rates[anchor:] + MARGIN * deviation[anchor:], 1.0))
     upper[-1] = 1.0
     logs = np.log(upper)
