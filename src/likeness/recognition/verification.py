@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..samples.images import ImageSource
-from .decision import Decision, decide, distance, rate, undecided
+from .decision import UNREADABLE, Decision, decide, distance, rate, undecided
 
 if TYPE_CHECKING:
     from .encoder import Encoder
@@ -26,7 +26,10 @@ def verify(a: ImageSource, b: ImageSource, *, max_fmr: float = 1e-3, encoder: st
 
     max_fmr = rate("max_fmr", max_fmr)  # before any work is done
     coder = resolve(encoder)
-    found = [coder.encode_one(a), coder.encode_one(b)]
+    found = list(coder.encode_many([a, b]))  # side by side: half the time of one after the other
+    for i, source in enumerate((a, b)):
+        if UNREADABLE in found[i].reasons:
+            found[i] = coder.encode_one(source)  # raises what was wrong with it
     reasons = tuple(dict.fromkeys(reason for one in found for reason in one.reasons))
     if not all(one.templates for one in found):
         return undecided(*reasons, max_fmr=max_fmr, fingerprint=coder.fingerprint)
