@@ -1,9 +1,10 @@
 """Does a calibration keep its promise? `python benchmarks/open_set.py [CODES.npz] [--people 1000] [--splits 3]`
 
 CODES.npz: what `likeness encode DIR -o CODES.npz` writes for a folder of subjects (`codes`, `files`; the folder of a
-file is its subject), or `codes` and `subjects`; without it, simulated people. The people are split: on some the calibration is fitted, on all others
-the errors are counted, once per pair for FMR, and in random galleries of strangers for FPIR. Prints measured / asked
-for the calibration and for the law of independent comparisons 1 - (1 - F)^N. At most 1 is promised; far below is waste.
+file is its subject), or `codes` and `subjects`; without it, simulated people. The people are split: on some the
+calibration is fitted, on all others the errors are counted, once per pair for FMR, and in random galleries of strangers
+for FPIR. Prints measured / asked for the calibration and for the law of independent comparisons 1 - (1 - F)^N.
+At most 1 is promised; far below is waste.
 """
 
 from __future__ import annotations
