@@ -193,3 +193,12 @@ def test_cpu_quota_follows_the_affinity_and_works_without_it(tmp_path: Path, mon
     assert cpu_quota(tmp_path) == 1
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert cpu_quota(tmp_path) == 6
+
+
+def test_a_large_input_leaves_no_large_arena(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of large inputs gives the same numbers."""
+    monkeypatch.setattr("likeness.nets.engine.LARGE", 100)
+    x = np.random.default_rng(0).standard_normal((50, 3)).astype(np.float32)
+    engine = Engine(make())
+    for _ in range(3):
+        np.testing.assert_array_equal(engine.run(x)[0], 2 * x)

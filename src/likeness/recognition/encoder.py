@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int, dict], None]
 
-BATCH = 32  # crops per run of the net: larger ones gain nothing on a CPU and cost memory
+BATCH = 16  # crops per run of the net: larger ones gain nothing on a CPU and cost memory
 DOMINATES = 2.5  # a face is the photograph's subject if its area is at least this many times the next one's
 
 
