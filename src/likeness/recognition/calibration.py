@@ -107,7 +107,8 @@ class Calibration:
         """The distance that at most `max_fpir` of the searches by strangers in a gallery of `n` templates reach.
 
         Between the gallery sizes fitted, linear in log n (the law of Gumbel minima); beyond the largest one, m,
-        searches in n / m independent galleries: 1 - (1 - FPIR(m, t))^(n / m), which never understates the rate.
+        searches in n / m independent galleries: 1 - (1 - FPIR(m, t))^(n / m), which never understates the rate. Nor
+        does 1 - (1 - FMR(t))^n: where few errors make the former the stricter one, the latter is taken.
         Raises InvalidOption unless 0 < max_fpir < 1 and n >= 1.
         """
         return self._threshold(math.log1p(-rate("max_fpir", max_fpir)), _size(n))
@@ -163,7 +164,15 @@ class Calibration:
         return result
 
     def _threshold(self, log_pass: float, n: float) -> float:
-        """The distance at which the chance that a stranger passes unrecognised is exp(`log_pass`)."""
+        """The distance at which the chance that a stranger passes unrecognised is exp(`log_pass`).
+
+        Two estimates err on the safe side, the searches fitted and independent comparisons: the nearer one is taken.
+        """
+        independent = self.curves[0].distance(_log_error(log_pass / n))
+        return max(self._searched(log_pass, n), independent)
+
+    def _searched(self, log_pass: float, n: float) -> float:
+        """`_threshold` from the curves of searches alone."""
         sizes = [curve.size for curve in self.curves]
         last = bisect_right(sizes, n) - 1
         if last == len(sizes) - 1:
