@@ -1,6 +1,6 @@
-"""Put a trained detector into the package: `python tools/ship_detector.py DETECTOR.safetensors [REFINER.safetensors]`.
+"""Put a trained detector into the package: `python tools/ship_detector.py DETECTOR.safetensors`.
 
-Copies the safetensors, exports the ONNX files (checked to 1e-5) and writes the cards. `--metrics FILE` puts the
+Copies the safetensors, exports the ONNX file (checked to 1e-5) and writes the card. `--metrics FILE` puts the
 figures of
 benchmarks/detector.py onto the detector's card.
 """
@@ -10,7 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
-from likeness.faces import net, refiner
+from likeness.faces import net
 from likeness.nets.catalogue import SHIPPED, Preprocessing, write_card
 
 LICENCE = (
@@ -22,30 +22,25 @@ LICENCE = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("detector", type=Path)
-    parser.add_argument("refiner", type=Path, nargs="?")
     parser.add_argument("--metrics", type=Path)
     options = parser.parse_args()
 
     SHIPPED.mkdir(exist_ok=True)
     metrics = json.loads(options.metrics.read_text())["summary"] if options.metrics else None
-    nets = [("face-detector", options.detector, net.export, "faces, boxes and five landmarks in one look")]
-    if options.refiner:
-        said = "judges each proposal of face-detector again: score, box and landmarks of a 64x64 crop"
-        nets.append(("face-detector-refiner", options.refiner, refiner.export, said))
-    for name, file, export, description in nets:
-        shutil.copyfile(file, SHIPPED / f"{name}.safetensors")
-        worst = export(SHIPPED / f"{name}.safetensors", SHIPPED / f"{name}.onnx")
-        entry = write_card(
-            SHIPPED,
-            name,
-            kind="detector",
-            licence=LICENCE,
-            description=description,
-            preprocessing=Preprocessing(size=64 if name.endswith("refiner") else 320),
-            recipe="docs/recipes/detector.md",
-            metrics=metrics,
-        )
-        print(f"{name}: fingerprint {entry.fingerprint}, {entry.bytes} bytes, torch differs by {worst:.1e}")
+    name = "face-detector"
+    shutil.copyfile(options.detector, SHIPPED / f"{name}.safetensors")
+    worst = net.export(SHIPPED / f"{name}.safetensors", SHIPPED / f"{name}.onnx")
+    entry = write_card(
+        SHIPPED,
+        name,
+        kind="detector",
+        licence=LICENCE,
+        description="photographs to faces: boxes, scores and five landmarks",
+        preprocessing=Preprocessing(size=320),
+        recipe="docs/recipes/detector.md",
+        metrics=metrics,
+    )
+    print(f"{name}: fingerprint {entry.fingerprint}, {entry.bytes} bytes, torch differs by {worst:.1e}")
 
 
 if __name__ == "__main__":
