@@ -1,7 +1,8 @@
-"""Put a trained encoder into the package: `python tools/ship_face.py ENC.safetensors TRAINING_FOLDER`.
+"""Put a trained encoder into the package: `python tools/ship_face.py ENC.safetensors TRAINING_FOLDER TEACHER.onnx`.
 
 Copies the safetensors, exports the ONNX file (checked to 1e-5), writes the card, and calibrates on the people of
-TRAINING_FOLDER that `likeness train recognition` held out (every 20th, never trained on).
+TRAINING_FOLDER that `likeness train recognition` held out (every 20th, never trained on). Held-out
+names that the teacher takes for one person are merged first: the same face under two names is not a false match.
 """
 
 import argparse
@@ -9,11 +10,12 @@ import shutil
 from pathlib import Path
 
 from likeness.metric.data import held_out, load_crops
+from likeness.metric.distillation import teacher_codes
 from likeness.nets import catalogue
 from likeness.nets.catalogue import SHIPPED, Preprocessing, write_card
 from likeness.nets.engine import Engine
 from likeness.nets.export import export_encoder
-from likeness.recognition.calibration import fit
+from likeness.recognition.calibration import fit, merge_twins
 from likeness.recognition.encoder import FaceEncoder
 
 LICENCE = (
@@ -26,6 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("encoder", type=Path)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("teacher", type=Path)
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"))
     options = parser.parse_args()
 
@@ -47,10 +50,11 @@ def main() -> None:
     crops = load_crops(options.folder, cache=options.cache)
     strangers = crops.where(held_out(crops.subjects))
     codes = FaceEncoder(entry, Engine(catalogue.check(entry)), detector=None).encode_crops(strangers.images)
-    calibration = fit(codes, strangers.subjects, entry.fingerprint)
+    people = merge_twins(teacher_codes(strangers.images, options.teacher), strangers.subjects, within=0.8)
+    calibration = fit(codes, people, entry.fingerprint)
     calibration.save(calibrated)
     print(f"fingerprint {entry.fingerprint}, {report['bytes']} bytes, torch differs by {report['max_difference']:.1e}")
-    print(f"calibrated on {len(strangers)} crops of {len(set(strangers.subjects.tolist()))} held-out people")
+    print(f"calibrated on {len(strangers)} crops of {len(set(people.tolist()))} held-out people")
     print(f"thresholds: FMR 1e-2 {calibration.threshold(1e-2):.3f}, 1e-3 {calibration.threshold(1e-3):.3f}")
 
 
