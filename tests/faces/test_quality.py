@@ -12,7 +12,7 @@ from likeness.faces.types import Face, Quality
 
 skimage = pytest.importorskip("skimage")
 
-ASTRONAUT = np.array([[206.0, 118.0], [243.0, 116.0], [223.0, 142.0], [212.0, 160.0], [243.0, 158.0]])
+ASTRONAUT = np.array([[203.0, 104.0], [243.0, 105.0], [220.0, 126.0], [205.0, 144.0], [239.0, 145.0]])
 BOX = (180.0, 65.0, 85.0, 115.0)
 
 
