@@ -63,8 +63,11 @@ def test_triplets_teach_to_tell_people_apart(people: Path, tmp_path: Path) -> No
     assert identity.load(tmp_path / "enc.safetensors").architecture.widths == (4, 8)
 
 
-@pytest.mark.parametrize("loss", ["triplet", "contrastive", "pair-logistic", "arcface"])
-def test_a_resumed_run_ends_in_the_same_bytes(people: Path, tmp_path: Path, loss: str) -> None:
+@pytest.mark.parametrize(
+    ("loss", "optimizer"),
+    [("triplet", "muon"), ("contrastive", "adamw"), ("pair-logistic", "muon"), ("arcface", "muon")],
+)
+def test_a_resumed_run_ends_in_the_same_bytes(people: Path, tmp_path: Path, loss: str, optimizer: str) -> None:
     class Stop(Exception):
         pass
 
@@ -72,7 +75,7 @@ def test_a_resumed_run_ends_in_the_same_bytes(people: Path, tmp_path: Path, loss
         if done == 6 and "loss" in info:
             raise Stop
 
-    settings = SMALL | {"steps": 8, "loss": loss}
+    settings = SMALL | {"steps": 8, "loss": loss, "optimizer": optimizer}
     train_recognition(people, out=tmp_path / "whole.safetensors", **settings)
     with pytest.raises(Stop):
         train_recognition(
@@ -106,6 +109,37 @@ def test_distilling_a_teacher(people: Path, tmp_path: Path) -> None:
     assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
     with pytest.raises(InvalidOption, match="teacher"):
         train_recognition(people, out=tmp_path / "enc.safetensors", loss="distillation")
+
+
+def test_hints_teach_the_inner_maps(people: Path, tmp_path: Path) -> None:
+    """With hints the net's first map learns to predict the teacher's; a hint needs a teacher and a cache."""
+    import onnx
+
+    from likeness.nets.export import export_onnx
+
+    torch.manual_seed(0)
+    teacher = nn.Sequential(nn.Conv2d(3, 6, 4, stride=4), nn.ReLU(), nn.AvgPool2d(28), nn.Flatten())
+    short, teacher = teacher.eval(), nn.Sequential(teacher, nn.Linear(6, 130)).eval()
+    export_onnx(teacher, tmp_path / "teacher.onnx", example_shape=(2, 3, 112, 112))
+    export_onnx(short, tmp_path / "short.onnx", example_shape=(2, 3, 112, 112))
+    graph = onnx.load(str(tmp_path / "teacher.onnx")).graph
+    name = next(node.output[0] for node in graph.node if node.op_type == "Relu")
+    errors: list[float] = []
+    settings = SMALL | {"steps": 60, "lr": 1e-2, "teacher": tmp_path / "teacher.onnx", "hints": [name]}
+    train_recognition(
+        people,
+        out=tmp_path / "enc.safetensors",
+        **settings,
+        cache=tmp_path / "cache",
+        on_progress=lambda done, total, info: errors.append(info[f"hint_{name}"]) if "loss" in info else None,
+    )
+    assert np.mean(errors[-5:]) < 0.7 * np.mean(errors[:3])
+    with pytest.raises(InvalidOption, match="cache"):
+        train_recognition(people, out=tmp_path / "enc.safetensors", **settings)
+    with pytest.raises(InvalidOption, match="fewer than the 128"):
+        train_recognition(people, out=tmp_path / "enc.safetensors", **(SMALL | {"teacher": tmp_path / "short.onnx"}))
+    with pytest.raises(InvalidOption, match="optimizer"):
+        train_recognition(people, out=tmp_path / "enc.safetensors", **(SMALL | {"optimizer": "sgd"}))
 
 
 def test_options_are_checked(people: Path, tmp_path: Path) -> None:

@@ -21,10 +21,13 @@ def to_input(images: Tensor, *, size: int | None = None) -> Tensor:
     return x
 
 
-def augment(images: Tensor, *, generator: torch.Generator, size: int = 112) -> Tensor:
-    """Augmented views (b, 3, size, size) float32, about -1...1, of crops (b, h, w, 3) uint8 RGB."""
+def augment(images: Tensor, *, generator: torch.Generator, size: int = 112, moves: Tensor | None = None) -> Tensor:
+    """Augmented views (b, 3, size, size) float32, about -1...1, of crops (b, h, w, 3) uint8 RGB.
+
+    moves: (b, 2, 3) as `draw_moves` gives them, where they must be known (something else has to move alike).
+    """
     x = to_input(images, size=size)
-    x = _move(x, generator)
+    x = _move(x, draw_moves(len(x), generator) if moves is None else moves)
     x = _lower_resolution(x, generator)
     x = _light(x, generator)
     return _erase(x, generator).clamp_(-1, 1)
@@ -34,17 +37,21 @@ def _uniform(generator: torch.Generator, count: int, low: float, high: float) ->
     return torch.rand(count, generator=generator) * (high - low) + low
 
 
-def _move(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror half of the batch; rotate by up to 8 degrees, scale by up to 8 %, shift by up to 4 % of the side."""
-    n = len(x)
+def draw_moves(n: int, generator: torch.Generator) -> Tensor:
+    """Affine maps (n, 2, 3) from places in the view to places in the crop, both -1...1: half of them mirror; all
+    rotate by up to 8 degrees, scale by up to 8 %, shift by up to 4 % of the side."""
     angle = _uniform(generator, n, -8, 8) * (math.pi / 180)
     scale = _uniform(generator, n, 0.92, 1.08)
     mirror = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
-    theta = torch.empty(n, 2, 3)
-    theta[:, 0, 0], theta[:, 0, 1] = mirror * scale * angle.cos(), -scale * angle.sin()
-    theta[:, 1, 0], theta[:, 1, 1] = mirror * scale * angle.sin(), scale * angle.cos()
-    theta[:, 0, 2], theta[:, 1, 2] = _uniform(generator, n, -0.08, 0.08), _uniform(generator, n, -0.08, 0.08)
-    grid = F.affine_grid(theta.to(x.device), list(x.shape), align_corners=False)
+    moves = torch.empty(n, 2, 3)
+    moves[:, 0, 0], moves[:, 0, 1] = mirror * scale * angle.cos(), -scale * angle.sin()
+    moves[:, 1, 0], moves[:, 1, 1] = mirror * scale * angle.sin(), scale * angle.cos()
+    moves[:, 0, 2], moves[:, 1, 2] = _uniform(generator, n, -0.08, 0.08), _uniform(generator, n, -0.08, 0.08)
+    return moves
+
+
+def _move(x: Tensor, moves: Tensor) -> Tensor:
+    grid = F.affine_grid(moves.to(x.device), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import Collapse, InvalidOption
 from .data import Progress
 from .losses import Terms
+from .optimizers import Muon
 
 # A batch is a function of the step alone, so that a resumed run sees what the uninterrupted one would have seen.
 Batch = Callable[[int, torch.Generator], tuple[Tensor, Any]]
@@ -73,6 +74,7 @@ def fit(
     *,
     schedule: Schedule,
     extra: nn.Module | None = None,
+    optimizer: str = "adamw",
     weight_decay: float = 0.05,
     average: float = 0.999,
     seed: int = 0,
@@ -88,6 +90,7 @@ def fit(
     Arguments:
         batch: (step, generator) -> (input, context). objective: (codes, context, generator) -> Terms.
         extra: a module with weights of its own beside the net (ArcFace's class vectors).
+        optimizer: "adamw" or "muon" (`metric.optimizers`).
         average: decay of the moving average; its weights are what counts (Polyak averaging).
         checkpoint: a folder; a run found there goes on where it stopped and ends in the bytes of an uninterrupted one.
         every: steps between checkpoints. precision: "fp32", "bf16" or "auto" (what a short probe finds faster).
@@ -99,7 +102,7 @@ def fit(
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     averaged = _copy(net)
     weights = nn.ModuleList([net] if extra is None else [net, extra])
-    optimiser = torch.optim.AdamW(_groups(weights, weight_decay), lr=schedule.peak)
+    optimiser = _optimizer(optimizer, weights, schedule.peak, weight_decay)
     start = _restore(checkpoint, net, averaged, extra, optimiser) if checkpoint else 0
     runner: nn.Module = net
     if world > 1:
@@ -180,13 +183,18 @@ def _copy(net: nn.Module) -> nn.Module:
     return deepcopy(net).requires_grad_(False)
 
 
-def _groups(weights: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def _optimizer(name: str, weights: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
     """Kernels and matrices decay; biases, normalisation and PReLU slopes do not."""
+    if name == "muon":
+        return Muon(weights, lr=lr, weight_decay=weight_decay)
+    if name != "adamw":
+        raise InvalidOption(f"optimizer is {name!r}; it must be 'adamw' or 'muon'")
     parameters = list(weights.parameters())
-    return [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    return torch.optim.AdamW(groups, lr=lr)
 
 
 @torch.no_grad()

@@ -44,12 +44,12 @@ class Architecture:
             raise InvalidOption(f"widths {self.widths} and blocks {self.blocks} must name the same stages")
 
     @property
-    def map_size(self) -> int:
-        """Positions per axis of the last map."""
-        size = output_size(self.size, self.stem, stride=self.stem)
+    def map_sizes(self) -> tuple[int, ...]:
+        """Positions per axis of every stage's map."""
+        sizes = [output_size(self.size, self.stem, stride=self.stem)]
         for _ in self.widths[1:]:
-            size = output_size(size, 2, stride=2)
-        return size
+            sizes.append(output_size(sizes[-1], 2, stride=2))
+        return tuple(sizes)
 
 
 class Block(nn.Module):
@@ -90,7 +90,7 @@ class Tower(nn.Module):
             )
             channels = width
         self.stages = nn.Sequential(*stages)
-        self.whole = conv(a.spatial_dims, channels, channels, a.map_size, groups=channels, bias=False)
+        self.whole = conv(a.spatial_dims, channels, channels, a.map_sizes[-1], groups=channels, bias=False)
         self.norm = batch_norm(a.spatial_dims, channels)
         self.code = nn.Linear(channels, a.code_length)
 

@@ -1,0 +1,136 @@
+"""Hints: the student's inner maps follow the teacher's (FitNets, Romero 2015, eq. 3), so that every layer is told what
+to learn and not only the last one. It makes a step cost a few per cent more and a run need several times fewer.
+
+The teacher's maps are those of the clean crop, computed once; the student sees an augmented view, so each map is
+moved as its view was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InvalidOption, UnknownName
+from ..nets.identity import Tower
+from .data import Progress
+
+
+class Hints(nn.Module):
+    """A linear map (1x1 convolution) per hint, from the student's map of the same size to the teacher's.
+
+    maps: the teacher's maps of all training crops, each (n, channels, h, w) float16, as `teacher_maps` gives them.
+    A map of h positions per axis hints to the last stage of `tower` that has h of them at full resolution.
+    Raises InvalidOption where no stage has such a map.
+    """
+
+    def __init__(self, tower: Tower, maps: Sequence[np.ndarray]) -> None:
+        super().__init__()
+        self.maps, self.stages = maps, [_stage(tower, one.shape[-1]) for one in maps]
+        widths = tower.architecture.widths
+        self.heads = nn.ModuleList(
+            nn.Conv2d(widths[stage], one.shape[1], 1) for stage, one in zip(self.stages, maps, strict=True)
+        )
+        for number, one in enumerate(maps):  # a spread sample tells mean and deviation of each channel well enough
+            sample = torch.from_numpy(np.asarray(one[:: max(1, len(one) // 500)], dtype=np.float32))
+            self.register_buffer(f"mean{number}", sample.mean((0, 2, 3)).view(1, -1, 1, 1))
+            self.register_buffer(f"deviation{number}", sample.std((0, 2, 3)).clamp_min(1e-6).view(1, -1, 1, 1))
+        self._seen: dict[int, Tensor] = {}
+
+    @contextmanager
+    def listening(self, tower: Tower) -> Iterator[None]:
+        """Within it, every forward pass of `tower` leaves the maps of its stages here for `forward`."""
+        seen = self._seen
+
+        def keep(stage: int) -> torch.utils.hooks.RemovableHandle:
+            return tower.stages[stage].register_forward_hook(lambda _, __, out: seen.__setitem__(stage, out))
+
+        handles = [keep(stage) for stage in sorted(set(self.stages))]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            seen.clear()
+
+    def forward(self, index: Tensor, moves: Tensor) -> Tensor:
+        """Mean squared error per hint (number of hints,), of the teacher's standardised maps of the samples `index`
+        (b,), moved by `moves` (b, 2, 3) like their views. 1 is what a student gets that knows the means only."""
+        errors = []
+        for number, (stage, head, maps) in enumerate(zip(self.stages, self.heads, self.maps, strict=True)):
+            seen = self._seen[stage].float()
+            wanted = torch.from_numpy(np.asarray(maps[index.numpy()], dtype=np.float32)).to(seen.device)
+            wanted = (wanted - self.get_buffer(f"mean{number}")) / self.get_buffer(f"deviation{number}")
+            grid = F.affine_grid(moves.to(seen.device), list(wanted.shape), align_corners=False)
+            wanted = F.grid_sample(wanted, grid, padding_mode="border", align_corners=False)
+            if seen.shape[2:] != wanted.shape[2:]:  # training starts at a low resolution
+                wanted = F.adaptive_avg_pool2d(wanted, seen.shape[2:])  # type: ignore[arg-type]
+            errors.append((head(seen) - wanted).square().mean())
+        return torch.stack(errors)
+
+
+def _stage(tower: Tower, positions: int) -> int:
+    sizes = tower.architecture.map_sizes
+    if positions not in sizes:
+        raise InvalidOption(f"a hint of {positions} positions per axis has no match: the net's stages have {sizes}")
+    return len(sizes) - 1 - sizes[::-1].index(positions)
+
+
+def teacher_maps(
+    images: np.ndarray,
+    teacher: Path,
+    names: Sequence[str],
+    *,
+    cache: Path,
+    batch: int = 64,
+    on_progress: Progress | None = None,
+) -> list[np.ndarray]:
+    """The values called `names` inside the ONNX file `teacher`, maps (n, c, h, w) float16, for `images`
+    (n, h, w, 3) uint8 RGB. They are kept in files of the folder `cache` and mapped into memory: some kB per crop.
+
+    Raises UnknownName where the teacher has no value of such a name, InvalidOption where it is not a map.
+    """
+    import onnx
+
+    probe = hashlib.sha256(teacher.read_bytes())
+    probe.update(np.ascontiguousarray(images[:: max(1, len(images) // 64)]).tobytes() + str(images.shape).encode())
+    files = [cache / f"maps-{probe.hexdigest()[:16]}-{quote(name, safe='')}.npy" for name in names]
+    if all(file.exists() for file in files):
+        return [np.load(file, mmap_mode="r") for file in files]
+    import onnxruntime
+
+    model = onnx.load(str(teacher))
+    known = {value for node in model.graph.node for value in node.output}
+    for name in names:
+        if name not in known:
+            raise UnknownName(f"{teacher} has no value called {name!r} (open it in a viewer of ONNX graphs)")
+        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    into = session.get_inputs()[0].name
+    cache.mkdir(parents=True, exist_ok=True)
+    parts: list[np.ndarray] = []
+    for done in range(0, len(images), batch):
+        x = (np.asarray(images[done : done + batch]).astype(np.float32) / 127.5 - 1).transpose(0, 3, 1, 2)
+        found = session.run(list(names), {into: np.ascontiguousarray(x)})
+        if not parts:
+            for name, value, file in zip(names, found, files, strict=True):
+                if value.ndim != 4:
+                    raise InvalidOption(f"{name!r} in {teacher} has shape {value.shape}; a hint is a map (b, c, h, w)")
+                shape = (len(images), *value.shape[1:])
+                parts.append(np.lib.format.open_memmap(file.with_suffix(".part"), "w+", np.float16, shape))
+        for part, value in zip(parts, found, strict=True):
+            part[done : done + len(x)] = value
+        if on_progress:
+            on_progress(done + len(x), len(images), {"stage": "teacher's maps"})
+    for part, file in zip(parts, files, strict=True):
+        part.flush()  # type: ignore[attr-defined]
+        os.replace(file.with_suffix(".part"), file)
+    return [np.load(file, mmap_mode="r") for file in files]
