@@ -1,0 +1,346 @@
+"""The cost of a stylised sample, `J(G) = alpha J_content(C, G) + beta J_style(S, G) + gamma TV(G)`, measured inside a
+net (Gatys 2016), over 1, 2 or 3 dimensions.
+
+Everything J needs of G is a sum over positions, per layer: the Gram matrix, the squared difference to the content.
+So the same parts serve a whole sample (`Objective.parts`) and one that is cut into tiles (`style.tiling`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidOption, UnknownName
+from ..nets.activations import activations
+from ..nets.perceptual import Vgg, smallest, stride
+from ..nets.tiles import map_size, walk, within
+
+CONTENT_LAYERS: Mapping[str, float] = {"relu4_1": 1.0}
+STYLE_LAYERS: Mapping[str, float] = {f"relu{block}_1": 0.25 for block in (1, 2, 3, 4)}
+
+
+@dataclass(frozen=True)
+class Convention:
+    """The factors before the sums; every program chose its own. C channels, M positions of G at the layer.
+
+    content: (C, M) -> factor of `sum (a(C) - a(G))^2`. style: C -> factor of `sum (Gram(S)/M_S - Gram(G)/M)^2`.
+    """
+
+    content: Callable[[int, int], float]
+    style: Callable[[int], float]
+
+
+# In the chapter (Gatys 2016, eq. 1 and 4) S has as many positions as G; dividing each Gram matrix by its own number
+# leaves that case as it is and gives all others a meaning. `per-position` is the chapter with a content cost per
+# position instead of a sum, so that the same alpha and beta give the same look at every size.
+CONVENTIONS: Mapping[str, Convention] = {
+    "per-position": Convention(lambda c, m: 1 / (2 * m), lambda c: 1 / (4 * c**2)),
+    "chapter": Convention(lambda c, m: 1 / 2, lambda c: 1 / (4 * c**2)),
+    "johnson": Convention(lambda c, m: 1 / (c * m), lambda c: 1 / c**4),
+    "gatys-notebook": Convention(lambda c, m: 1 / (c * m), lambda c: 1e3 / c**4),
+}
+
+
+# --- statistics: sums over positions, and what is compared of them --------------------------------------------------
+
+
+def gram(a: Tensor, mask: Tensor | None = None) -> Tensor:
+    """`G_kk' = sum over positions of a_k a_k'` (Gatys 2016, eq. 3): (1, c, *spatial) -> (c, c). With `mask`
+    (*spatial), positions count by its value."""
+    a = a.flatten(2)[0]  # [c, positions]
+    return a @ a.T if mask is None else (a * mask.flatten()) @ a.T
+
+
+def moments(a: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Sums of a and of a^2 over positions: (1, c, *spatial) -> (2, c)."""
+    a = a.flatten(2)[0]
+    weight = torch.ones_like(a[0]) if mask is None else mask.flatten()
+    return torch.stack([a @ weight, a.square() @ weight])
+
+
+def _gram_error(mean: Tensor, wanted: Tensor, factor: Callable[[int], float]) -> Tensor:
+    return factor(len(mean)) * (mean - wanted).square().sum()
+
+
+def _deviations(mean: Tensor) -> Tensor:
+    """Mean and deviation per channel of the mean of a and of a^2; 1e-5 as in AdaIN, since dead channels have none."""
+    return torch.stack([mean[0], (mean[1] - mean[0].square()).clamp_min(0).add(1e-5).sqrt()])
+
+
+def _mean_std_error(mean: Tensor, wanted: Tensor, factor: Callable[[int], float]) -> Tensor:
+    """`1/C sum_k (dmu_k^2 + dsigma_k^2)` (Huang & Belongie 2017, eq. 13, squared): of no convention but its own."""
+    return (_deviations(mean) - _deviations(wanted)).square().sum() / mean.shape[1]
+
+
+_STATISTICS = {"gram": (gram, _gram_error), "mean-std": (moments, _mean_std_error)}
+
+
+def total_variation(x: Tensor) -> Tensor:
+    """Sum over axes of the mean squared difference of neighbours: independent of the size of x (b, c, *spatial)."""
+    axes = range(2, x.ndim)
+    return torch.stack([x.diff(dim=axis).square().mean() for axis in axes if x.shape[axis] > 1]).sum()
+
+
+# --- the objective ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Style:
+    """A sample (1, c, *spatial), values 0...1, whose style is wanted. `weight`: its share among those of its region.
+    `region`: where in G (mask of G's spatial size, 0...1; None: everywhere). `mask`: what of the sample counts."""
+
+    sample: Tensor
+    weight: float = 1.0
+    region: Tensor | None = None
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand of J_style: at `layer`, in region number `region`, `weight` times the error against `wanted`."""
+
+    layer: str
+    region: int
+    weight: float
+    wanted: Tensor
+
+
+@dataclass(frozen=True)
+class Parts:
+    """J and what it is made of. `layers`: weighted style cost per layer."""
+
+    J: float
+    content: float
+    style: float
+    tv: float
+    weighted: dict[str, float]
+    layers: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """What `objective` makes: the net, the targets and the weights. Call it with G (1, c, *spatial), values about
+    0...1, for J, a scalar through which gradients flow.
+
+    masks: (layer, region) -> how much of each position's pixels belongs to the region; absent where all do.
+    """
+
+    net: Vgg
+    spatial: tuple[int, ...]
+    content: Mapping[str, tuple[float, Tensor]]
+    terms: Sequence[Term]
+    masks: Mapping[tuple[str, int], Tensor]
+    alpha: float
+    beta: float
+    gamma: float
+    statistic: str
+    convention: Convention
+
+    @property
+    def layers(self) -> list[str]:
+        return list(dict.fromkeys([*self.content, *(term.layer for term in self.terms)]))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        found = activations(self.net, x, self.layers)
+        cost = self.alpha * self.content_cost(found) + self.beta * total(self.style_costs(self.style_sums(found)))
+        return cost + self.gamma * total_variation(x) if self.gamma else cost
+
+    def content_cost(
+        self, found: Mapping[str, Tensor], window: Mapping[str, tuple[slice, ...]] | None = None
+    ) -> Tensor:
+        """J_content of the activations of G, or of the part of G that lies in `window` (layer -> slices)."""
+        costs = [torch.zeros((), dtype=full(next(iter(found.values()))).dtype)]
+        for layer, (weight, wanted) in self.content.items():
+            factor = self.convention.content(wanted.shape[1], wanted[0, 0].numel())
+            part = wanted if window is None else within(wanted, window[layer])
+            costs.append(weight * factor * (full(found[layer]) - part).square().sum())
+        return torch.stack(costs).sum()
+
+    def style_sums(
+        self, found: Mapping[str, Tensor], window: Mapping[str, tuple[slice, ...]] | None = None
+    ) -> dict[tuple[str, int], Tensor]:
+        """(layer, region) -> the statistic's sum over positions of G (in `window`): what adds up over tiles."""
+        collect = _STATISTICS[self.statistic][0]
+        sums = {}
+        for key in dict.fromkeys((term.layer, term.region) for term in self.terms):
+            mask = self.masks.get(key)
+            if mask is not None and window is not None:
+                mask = mask[window[key[0]]]
+            with torch.autocast("cpu", enabled=False):
+                sums[key] = collect(full(found[key[0]]), mask)
+        return sums
+
+    def style_costs(self, sums: Mapping[tuple[str, int], Tensor]) -> dict[str, Tensor]:
+        """layer -> its part of J_style, given the statistic's sums over all of G. A region counts by its share of G,
+        so that every position feels the same pull."""
+        error = _STATISTICS[self.statistic][1]
+        layers: dict[str, Tensor] = {}
+        for term in self.terms:
+            key = term.layer, term.region
+            positions = float(math.prod(map_size(self.spatial, term.layer)))
+            count = float(self.masks[key].sum()) if key in self.masks else positions
+            cost = error(sums[key] / max(count, 1e-12), term.wanted, self.convention.style)
+            layers[term.layer] = layers.get(term.layer, 0) + term.weight * (count / positions) * cost
+        return layers
+
+    @torch.no_grad()
+    def parts(self, x: Tensor, *, tile: int | None = None) -> Parts:
+        """J of G in its own precision (float32 or float64), with its parts weighted and unweighted."""
+        content = torch.zeros((), dtype=x.dtype)
+        sums: dict[tuple[str, int], Any] = {}
+        for one, found in walk(self.net, x, self.layers, tile):
+            content = content + self.content_cost(found, one.windows)
+            for key, value in self.style_sums(found, one.windows).items():
+                sums[key] = sums.get(key, 0) + value
+        layers = {layer: float(cost) for layer, cost in self.style_costs(sums).items()}
+        plain = {"content": float(content), "style": sum(layers.values()), "tv": float(total_variation(x))}
+        weighted = {"content": self.alpha * plain["content"], "style": self.beta * plain["style"]}
+        weighted["tv"] = self.gamma * plain["tv"]
+        return Parts(sum(weighted.values()), plain["content"], plain["style"], plain["tv"], weighted, layers)
+
+
+@torch.no_grad()
+def objective(
+    net: Vgg,
+    content: Tensor,
+    styles: Sequence[Style],
+    *,
+    alpha: float = 1.0,
+    beta: float = 1e3,
+    gamma: float = 0.0,
+    content_layers: Mapping[str, float] = CONTENT_LAYERS,
+    style_layers: Mapping[str, float] = STYLE_LAYERS,
+    statistic: str = "gram",
+    convention: str = "per-position",
+    tile: int | None = None,
+) -> Objective:
+    """The cost of looking like `content` (1, c, *spatial) and being painted like `styles`, for samples of its size.
+
+    alpha, beta, gamma: weights of content, style and total variation.
+    content_layers, style_layers: layer -> its weight (lambda[l] of the chapter).
+    statistic: "gram" (channel correlations) or "mean-std" (mean and deviation per channel).
+    convention: factors before the sums, one of CONVENTIONS.
+    tile: measure the targets tile by tile (the same values in less memory).
+
+    Raises UnknownName for a layer, statistic or convention there is none of; InvalidOption where weights are negative
+    or not finite, a sample is too small for the layers, or a mask does not fit.
+    """
+    check_layers(net, [*content_layers, *style_layers])
+    known(statistic, _STATISTICS, "statistic")
+    known(convention, CONVENTIONS, "convention")
+    weights = {"alpha": alpha, "beta": beta, "gamma": gamma, **content_layers, **style_layers}
+    weights |= {f"weight of style {i}": style.weight for i, style in enumerate(styles, 1)}
+    for name, value in weights.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise InvalidOption(f"{name} is {value}; it must be a number of at least 0")
+    if not styles:
+        raise InvalidOption("at least one style is needed")
+    spatial = tuple(content.shape[2:])
+    check_size(net, [*content_layers, *style_layers], content, "the content")
+    wanted: dict[str, tuple[float, Tensor]] = {}
+    if content_layers:
+        maps: dict[str, Tensor] = {}
+        for one, found in walk(net, content, list(content_layers), tile):
+            for layer, a in found.items():
+                if layer not in maps:
+                    maps[layer] = a.new_empty((1, a.shape[1], *map_size(spatial, layer)))
+                within(maps[layer], one.windows[layer]).copy_(a)
+        wanted = {layer: (weight, maps[layer]) for layer, weight in content_layers.items()}
+    masks: dict[tuple[str, int], Tensor] = {}
+    terms = []
+    regions = _regions(styles, spatial)
+    share = [sum(s.weight for s, r in zip(styles, regions, strict=True) if r == region) for region in regions]
+    for number, (style, region) in enumerate(zip(styles, regions, strict=True)):
+        check_size(net, list(style_layers), style.sample, f"style {number + 1}")
+        if style.region is not None:
+            masks |= {(layer, region): shrink(style.region, layer) for layer in style_layers}
+        means = _means(net, style, list(style_layers), statistic, tile)
+        weight = style.weight / share[number] if share[number] else 0.0
+        terms += [Term(layer, region, weight * value, means[layer]) for layer, value in style_layers.items()]
+    return Objective(net, spatial, wanted, terms, masks, alpha, beta, gamma, statistic, CONVENTIONS[convention])
+
+
+def _regions(styles: Sequence[Style], spatial: tuple[int, ...]) -> list[int]:
+    """The number of each style's region; those that share a region (or have none) share a number."""
+    seen: list[Tensor | None] = []
+    numbers = []
+    for style in styles:
+        if style.region is not None and tuple(style.region.shape) != spatial:
+            raise InvalidOption(f"a region of {tuple(style.region.shape)} does not fit a content of {spatial}")
+        same = (i for i, one in enumerate(seen) if one is style.region)
+        numbers.append(next(same, len(seen)))
+        if numbers[-1] == len(seen):
+            seen.append(style.region)
+    return numbers
+
+
+def _means(net: Vgg, style: Style, layers: list[str], statistic: str, tile: int | None) -> dict[str, Tensor]:
+    """layer -> the statistic's mean over the positions of a style sample (those in its mask)."""
+    collect = _STATISTICS[statistic][0]
+    spatial = tuple(style.sample.shape[2:])
+    if style.mask is not None and tuple(style.mask.shape) != spatial:
+        raise InvalidOption(f"a mask of {tuple(style.mask.shape)} does not fit a style of {spatial}")
+    masks = {} if style.mask is None else {layer: shrink(style.mask, layer) for layer in layers}
+    sums: dict[str, Any] = {}
+    for one, found in walk(net, style.sample, layers, tile):
+        for layer in layers:
+            mask = masks[layer][one.windows[layer]] if masks else None
+            sums[layer] = sums.get(layer, 0) + collect(full(found[layer]), mask)
+    counts = {layer: float(masks[layer].sum()) if masks else math.prod(map_size(spatial, layer)) for layer in layers}
+    if min(counts.values()) <= 0:
+        raise InvalidOption("the mask of a style leaves nothing of it")
+    return {layer: sums[layer] / counts[layer] for layer in layers}
+
+
+def shrink(mask: Tensor, layer: str) -> Tensor:
+    """The mask (*spatial) at a layer's size: the mean over each position's block of pixels."""
+    step = stride(layer)
+    part = mask[tuple(slice(0, n // step * step) for n in mask.shape)]
+    for axis in range(mask.ndim):
+        part = part.unflatten(axis, (-1, step)).mean(axis + 1)
+    return part
+
+
+def total(costs: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack(list(costs.values())).sum()
+
+
+def full(a: Tensor) -> Tensor:
+    """Sums over many positions are never taken in less than float32."""
+    return a if a.dtype == torch.float64 else a.float()
+
+
+def check_layers(net: Vgg, layers: Sequence[str]) -> None:
+    known_layers = [name for name, _ in net.named_children() if name != "input"]
+    for layer in layers:
+        known(layer, known_layers, "layer")
+
+
+def known(name: str, names: Sequence[str] | Mapping[str, Any], what: str) -> None:
+    """Raises UnknownName, with the nearest of `names`, unless `name` is one of them."""
+    if name not in names:
+        near = get_close_matches(name, names, 1, 0)
+        raise UnknownName(f"there is no {what} called {name!r}; did you mean {near[0]!r}?")
+
+
+def check_size(net: Vgg, layers: Sequence[str], sample: Tensor, what: str) -> None:
+    a = net.architecture
+    if sample.ndim != 2 + a.spatial_dims or sample.shape[0] != 1 or sample.shape[1] != a.in_channels:
+        raise InvalidOption(
+            f"{what} has shape {tuple(sample.shape)}; this net takes (1, {a.in_channels}, ...) "
+            f"with {a.spatial_dims} spatial dimensions"
+        )
+    least = max((smallest(a, layer) for layer in layers), default=1)
+    if min(sample.shape[2:]) < least:
+        raise InvalidOption(
+            f"{what} has {' x '.join(map(str, sample.shape[2:]))} positions; these layers need {least} along each axis"
+        )

@@ -1,0 +1,58 @@
+"""J and its gradient tile by tile, exactly: memory is bounded by the tile, not by the sample.
+
+J_style is a function of sums over positions, `J_style = f(sum_t A_t)`, where A_t is the statistic (the Gram matrix)
+of tile t. By the chain rule `dJ/dx = sum_t <f'(A), dA_t/dx>`: once A is known, each tile's part of the gradient needs
+that tile alone. So a first pass adds up A, `f'(A)` is taken once, and a second pass goes back through each tile from
+`<f'(A), A_t>`; J_content is a sum over positions already. Tiles overlap by what their units see (`nets.tiles`), so
+every value, and by linearity every gradient, is that of the whole.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..nets.activations import activations
+from ..nets.tiles import tiles, within
+from .objective import Objective, total, total_variation
+
+
+def value_and_gradient(
+    objective: Objective, x: Tensor, *, tile: int | None = None, low: bool = False
+) -> tuple[float, Tensor]:
+    """J(x) and dJ/dx (1, c, *spatial), in one pass, or with `tile` pixels per axis in two passes over tiles.
+
+    low: convolutions in bfloat16; sums and the gradient itself stay in float32.
+    """
+    if tile is None:
+        x = x.detach().requires_grad_(True)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
+            whole = objective(x)
+        return float(whole.detach()), torch.autograd.grad(whole, x)[0]
+    x, layers = x.detach(), objective.layers
+    cuts = tiles(objective.net, tuple(x.shape[2:]), layers, tile)
+    sums: dict[tuple[str, int], Tensor] = {}
+    with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=low):
+        for one in cuts:
+            found = one.of(activations(objective.net, within(x, one.crop), layers))
+            for key, value in objective.style_sums(found, one.windows).items():
+                sums[key] = sums[key] + value if key in sums else value
+    sums = {key: value.requires_grad_(True) for key, value in sums.items()}
+    style = objective.beta * total(objective.style_costs(sums))
+    slopes = dict(zip(sums, torch.autograd.grad(style, list(sums.values())), strict=True))
+    cost, gradient = float(style.detach()), torch.zeros_like(x)
+    for one in cuts:
+        part = within(x, one.crop).clone().requires_grad_(True)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
+            found = one.of(activations(objective.net, part, layers))
+            content = objective.alpha * objective.content_cost(found, one.windows)
+            mine = objective.style_sums(found, one.windows)
+        pull = content + torch.stack([(slopes[key] * value).sum() for key, value in mine.items()]).sum()
+        within(gradient, one.crop).add_(torch.autograd.grad(pull, part)[0])
+        cost += float(content.detach())
+    if objective.gamma:
+        part = x.clone().requires_grad_(True)
+        tv = objective.gamma * total_variation(part)
+        gradient += torch.autograd.grad(tv, part)[0]
+        cost += float(tv.detach())
+    return cost, gradient

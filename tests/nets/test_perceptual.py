@@ -1,0 +1,141 @@
+"""The VGG family: its layers by name, its files, torchvision's and Caffe's weights."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from likeness.errors import InvalidOption, WeightsError
+from likeness.nets.activations import activations, layer_shapes
+from likeness.nets.perceptual import (
+    VGG16,
+    Architecture,
+    Vgg,
+    from_caffe_arrays,
+    from_torchvision,
+    load,
+    save,
+    smallest,
+    stride,
+    until,
+)
+
+SLIM = Architecture(widths=(4, 6, 8), depths=(2, 1, 2))
+
+
+def test_vgg19_has_the_layers_of_the_literature() -> None:
+    names = [name for name, _ in Vgg(Architecture(widths=(2, 2, 2, 2, 2))).named_children()]
+    assert names[:7] == ["input", "conv1_1", "relu1_1", "conv1_2", "relu1_2", "pool1", "conv2_1"]
+    assert names[-1] == "relu5_4"
+    assert sum(name.startswith("conv") for name in names) == 16
+    assert sum(name.startswith("conv") for name, _ in Vgg(Architecture(depths=VGG16)).named_children()) == 13
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_strides_and_smallest_samples(dims: int) -> None:
+    net = Vgg(Architecture(spatial_dims=dims, widths=(2, 3, 4), depths=(1, 1, 1)))
+    x = torch.rand(1, 3, *[17] * dims)
+    for layer, shape in layer_shapes(net, x).items():
+        if layer not in ("", "input"):
+            assert shape[2:] == (17 // stride(layer),) * dims
+    least = smallest(net.architecture, "relu3_1")
+    assert least == 8
+    assert activations(net, torch.rand(1, 3, *[least] * dims), ["relu3_1"])["relu3_1"].shape[2:] == (2,) * dims
+    with pytest.raises(RuntimeError):
+        net(torch.rand(1, 3, *[least - 1] * dims))
+
+
+def test_files(tmp_path: Path) -> None:
+    net, x = Vgg(SLIM), torch.rand(1, 3, 20, 20)
+    save(net, tmp_path / "net.safetensors", half=False)
+    assert torch.equal(load(tmp_path / "net.safetensors")(x), net(x))
+    average = load(tmp_path / "net.safetensors", pooling="average", padding="zeros")
+    assert (average.architecture.pooling, average.architecture.padding) == ("average", "zeros")
+    save(net, tmp_path / "half.safetensors")
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.75 * (tmp_path / "net.safetensors").stat().st_size
+    assert torch.allclose(load(tmp_path / "half.safetensors")(x), net(x), atol=1e-2)
+    for content in (b"", b"no weights", (tmp_path / "half.safetensors").read_bytes()[:-40]):
+        (tmp_path / "bad.safetensors").write_bytes(content)
+        with pytest.raises(WeightsError, match="bad.safetensors"):
+            load(tmp_path / "bad.safetensors")
+
+
+def test_a_shorter_net_shares_the_weights() -> None:
+    net, x = Vgg(SLIM), torch.rand(1, 3, 20, 20)
+    short = until(net, "relu2_1")
+    assert torch.equal(short(x), activations(net, x, ["relu2_1"])["relu2_1"])
+    assert short.conv1_1 is net.conv1_1
+
+
+@pytest.mark.parametrize("depths", [VGG16, (2, 2, 4, 4, 4)])
+def test_torchvisions_weights(depths: tuple[int, ...]) -> None:
+    """torchvision's `features` are convolution, ReLU and max pooling in a row, with zeros around."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for block, depth in enumerate(depths):
+        width = (4, 5, 6, 7, 8)[block]
+        for _ in range(depth):
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            channels = width
+        layers.append(nn.MaxPool2d(2))
+    features = nn.Sequential(*layers)
+    state = {f"features.{name}": value for name, value in features.state_dict().items()}
+    state["classifier.0.weight"] = torch.zeros(2, 2)
+    net = from_torchvision(state)
+    x = torch.rand(1, 3, 32, 32)
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    expected = features[:-1]((x - mean.view(3, 1, 1)) / deviation.view(3, 1, 1))
+    assert torch.allclose(net(x), expected, atol=1e-6)
+    with pytest.raises(WeightsError, match="12 kernels"):
+        from_torchvision(
+            {k: v for k, v in state.items() if not k.startswith("features.0.")}
+            if depths == VGG16
+            else {f"features.{i}.weight": torch.zeros(1) for i in range(12)}
+        )
+
+
+def test_caffes_weights(tmp_path: Path) -> None:
+    net = Vgg(SLIM)
+    np.savez(tmp_path / "vgg.npz", **{k: v.numpy() for k, v in net.state_dict().items()})
+    again = from_caffe_arrays(tmp_path / "vgg.npz")
+    assert (again.architecture.widths, again.architecture.depths) == (SLIM.widths, SLIM.depths)
+    x = torch.rand(1, 3, 20, 20)
+    caffe = x.flip(1) * 255 - torch.tensor([103.939, 116.779, 123.68]).view(3, 1, 1)
+    assert torch.allclose(again(x), net(caffe), atol=1e-4)
+    (tmp_path / "no.npz").write_bytes(b"nothing")
+    with pytest.raises(WeightsError, match="no.npz"):
+        from_caffe_arrays(tmp_path / "no.npz")
+    np.savez(tmp_path / "short.npz", **{"conv1_1.weight": np.zeros((4, 3, 3, 3))})
+    with pytest.raises(WeightsError, match="missing"):
+        from_caffe_arrays(tmp_path / "short.npz")
+
+
+def test_the_normalised_vgg19() -> None:
+    """Its name: every channel's mean activation over pictures is about 1 (Gatys)."""
+    data = Path(os.environ.get("LIKENESS_DATA", "../shared/data"))
+    file = data / "weights" / "vgg19_normalised_relu4_1.npz"
+    if not file.exists():
+        pytest.skip("needs the reference weights (LIKENESS_DATA)")
+    from likeness.samples.images import read_image
+
+    net = from_caffe_arrays(file)
+    pictures = sorted((data / "style" / "content").iterdir())[:4]
+    layers = ["relu1_1", "relu2_1", "relu3_1", "relu4_1"]
+    means: dict[str, list[float]] = {layer: [] for layer in layers}
+    for picture in pictures:
+        x = torch.from_numpy(read_image(picture)).permute(2, 0, 1)[None].float()[..., :256, :256] / 255
+        for layer, a in activations(net, x, layers).items():
+            means[layer].append(float(a.mean()))
+    for layer in layers:
+        assert 0.4 < np.mean(means[layer]) < 2, (layer, means[layer])
+
+
+@pytest.mark.parametrize(
+    "fields", [{"pooling": "median"}, {"padding": "wrap"}, {"order": "grb"}, {"widths": (3,)}, {"spatial_dims": 4}]
+)
+def test_architectures_are_checked(fields: dict) -> None:
+    with pytest.raises(InvalidOption):
+        Architecture(**fields)

@@ -1,0 +1,76 @@
+"""Tiles change nothing: J and gradient of the whole, for random shapes and tiles, in float64 and float32."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from likeness.errors import InvalidOption
+from likeness.nets.activations import activations
+from likeness.nets.perceptual import Architecture, Vgg
+from likeness.nets.tiles import halo, tiles, walk
+from likeness.style.objective import Style, objective
+from likeness.style.tiling import value_and_gradient
+
+LAYERS = {"content_layers": {"relu2_2": 1.0}, "style_layers": {"relu1_1": 0.5, "relu3_1": 0.5}}
+LONGEST = {1: 300, 2: 70, 3: 34}
+
+
+def net(dims: int, pooling: str = "max", padding: str = "reflect") -> Vgg:
+    torch.manual_seed(dims)
+    return Vgg(Architecture(spatial_dims=dims, widths=(3, 4, 4), depths=(1, 2, 1), pooling=pooling, padding=padding))
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@given(data=st.data())
+@settings(deadline=None, max_examples=12)
+def test_tiled_is_untiled(dims: int, data: st.DataObject) -> None:
+    size = tuple(data.draw(st.integers(8, LONGEST[dims])) for _ in range(dims))
+    tile = 4 * data.draw(st.integers(1, 8))
+    vgg = net(dims, data.draw(st.sampled_from(["max", "average"])), data.draw(st.sampled_from(["reflect", "zeros"])))
+    statistic = data.draw(st.sampled_from(["gram", "mean-std"]))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    content, x, region = (torch.rand(1, 3, *size, generator=generator, dtype=torch.float64) for _ in range(3))
+    style = Style(torch.rand(1, 3, *[16] * dims, generator=generator, dtype=torch.float64), region=region[0, 0])
+    single = 1e-5 if statistic == "gram" else 1e-4  # a variance is a difference of sums and loses digits in float32
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, single)):
+        styles = [Style(style.sample.to(dtype), region=region[0, 0].to(dtype))]
+        vgg.to(dtype)
+        whole = objective(vgg, content.to(dtype), styles, gamma=2.0, statistic=statistic, **LAYERS)
+        cut = objective(vgg, content.to(dtype), styles, gamma=2.0, statistic=statistic, tile=tile, **LAYERS)
+        J, gradient = value_and_gradient(whole, x.to(dtype))
+        J_cut, gradient_cut = value_and_gradient(cut, x.to(dtype), tile=tile)
+        assert pytest.approx(J, rel=tolerance) == J_cut
+        assert float((gradient - gradient_cut).abs().max()) <= tolerance * float(gradient.abs().max())
+        assert pytest.approx(J, rel=tolerance) == whole.parts(x.to(dtype), tile=tile).J
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_every_position_belongs_to_one_tile_and_has_its_value(dims: int) -> None:
+    vgg, layers = net(dims).double(), ["relu1_1", "relu2_2", "relu3_1"]
+    x = torch.rand(1, 3, *[n - 3 * i for i, n in enumerate([LONGEST[dims]] * dims)], dtype=torch.float64)
+    whole = activations(vgg, x, layers)
+    seen = {layer: torch.zeros_like(a) for layer, a in whole.items()}
+    for one, found in walk(vgg, x, layers, 12):
+        for layer, a in found.items():
+            seen[layer][(..., *one.windows[layer])] += a
+    for layer in layers:
+        assert torch.allclose(seen[layer], whole[layer], atol=1e-13)
+
+
+def test_a_smaller_halo_would_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check above can fail: with less than the receptive field around them, tiles give other values."""
+    vgg, x = net(2).double(), torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    J = objective(vgg, x, [Style(torch.rand(1, 3, 16, 16, dtype=torch.float64))], **LAYERS)
+    right, _ = value_and_gradient(J, x.flip(2))
+    reach = halo(vgg, J.layers)
+    monkeypatch.setattr("likeness.nets.tiles.halo", lambda *_: reach - 8)
+    wrong, _ = value_and_gradient(J, x.flip(2), tile=16)
+    assert abs(wrong - right) > 1e-9 * right
+
+
+def test_tiles_fall_on_strides() -> None:
+    with pytest.raises(InvalidOption, match="multiple of 4"):
+        tiles(net(2), (64, 64), ["relu3_1"], 10)
+    assert len(tiles(net(2), (64, 64), ["relu3_1"], 16)) == 16
+    assert len(tiles(net(2), (65, 64), ["relu3_1"], 32)) == 4  # the last pixel goes with the tile before
