@@ -3,21 +3,17 @@
     python benchmarks/detector.py [--lfw 2000] [--out out/detector] [--data FOLDER]
 
 lfw        photographs with one known face in the middle: share of pictures where a face covers the centre (recall)
-wider      scenes, test split, hand-drawn boxes of `wider_val`: share found (IoU >= 0.35) of those at least 10, 16 and
-20 px
+wider      scenes, test split, hand-drawn boxes of `wider_val`: share found (IoU >= 0.35) of those at least 10, 16, 20 px
 scenes     the same over all sets whose boxes were drawn by hand
 precision  share of detections that lie on a reference face (YuNet's labels, doubtful ones included, or a given box)
-landmarks  mean distance to the reference's five points per distance between its eyes (reference labels: YuNet at two
-scales)
+landmarks  mean distance to the reference's five points per distance between its eyes (labels: YuNet, two scales)
 no_face    pictures without a face in which something is found
 ms         per picture of LFW (250 x 250), median
 
 YuNet is run by our own `Detector`: the same scales, suppression and threshold rule. dlib (wheel dlib-bin) finds faces
-from 80 px
-on, so it is given the picture enlarged twice (its `upsample` argument: once for LFW, twice for scenes); without the
-wheel its
-columns stay empty. Writes OUT/detector.json and OUT/detector.md; with --sheet, OUT/group.jpg: group photographs with
-boxes.
+from 80 px on, so it is given the picture enlarged twice (its `upsample` argument: once for LFW, twice for scenes);
+without the wheel its columns stay empty. Writes OUT/detector.json and OUT/detector.md; with --sheet, OUT/group.jpg:
+group photographs with boxes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Put a trained detector into the package: `python tools/ship_detector.py DETECTOR.safetensors`.
 
-Copies the safetensors, exports the ONNX file (checked to 1e-5) and writes the card. `--metrics FILE` puts the
-figures of
-benchmarks/detector.py onto the detector's card.
+Copies the safetensors, exports the ONNX file (checked to 1e-5) and writes the card. `--metrics FILE` puts the figures
+of benchmarks/detector.py onto the detector's card.
 """
 
 import argparse

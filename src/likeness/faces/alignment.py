@@ -1,8 +1,7 @@
 """From five landmarks to the aligned crop that encoders expect.
 
 Coordinates are indices of pixels: (0, 0) is the centre of the first one. This is the convention in which the usual
-template was
-written down, and which every published encoder was trained with.
+template was written down, and which every published encoder was trained with.
 """
 
 from __future__ import annotations
@@ -30,8 +29,7 @@ def similarity_transform(src: ArrayLike, dst: ArrayLike) -> np.ndarray:
     1991).
 
     `transform @ [x, y, 1]` is the new point; the squared distances are least; no mirroring. Raises InvalidOption
-    unless there are at least two
-    points, all finite and not all in one place.
+    unless there are at least two points, all finite and not all in one place.
     """
     a, b = np.asarray(src, np.float64), np.asarray(dst, np.float64)
     if a.shape != b.shape or a.ndim != 2 or a.shape[1] != 2 or len(a) < 2:

@@ -1,10 +1,10 @@
 """Which priors answer for which face, and what wrong answers cost (torch).
 
 Assignment: simplified optimal transport (SimOTA; Ge et al. 2021, "YOLOX"): each face takes the few priors near its
-centre that are
-cheapest by the net's present answer, as many as their overlap with it sums to. Loss: varifocal score (Zhang et al.
-2021), GIoU boxes
-(Rezatofighi et al. 2019), smooth L1 landmarks in units of the face's size.
+centre that are cheapest by the net's present answer, as many as their overlap with it sums to. Loss: score after
+the varifocal loss (Zhang et al. 2021, eq. 2: the target is the overlap, wrong answers weigh 0.75 p^2), but with
+weight 1 instead of the overlap for right ones, so that hard faces count as much as easy ones; GIoU boxes (Rezatofighi
+et al. 2019); smooth L1 landmarks in units of the face's size.
 """
 
 from __future__ import annotations
@@ -43,8 +43,7 @@ def assign(logits: Tensor, boxes: Tensor, at: Tensor, faces: Tensor) -> tuple[Te
 
     Arguments: logits (n,), boxes (n, 4) x1 y1 x2 y2 as the net says now, priors (n, 3), faces (m, 4) x1 y1 x2 y2.
     Returns: indices of the priors that answer, and of the face each answers for, both (k,). Every face gets at least
-    one prior
-    unless a face that fits better takes it.
+    one prior unless a face that fits better takes it.
     """
     if not len(faces):
         nothing = torch.zeros(0, dtype=torch.long)
@@ -82,8 +81,7 @@ def detection_loss(
     """Loss of a batch: score + 2 box + 5 landmarks.
 
     Arguments: raw (b, n, 15); priors (n, 3); per picture boxes (m, 4) x y w h, landmarks (m, 5, 2) with NaN where
-    unknown, sure (m,)
-    bool: False marks faces that cost nothing, found or not.
+    unknown, sure (m,) bool: False marks faces that cost nothing, found or not.
     Returns: the loss, and its parts, detached.
     """
     targets = torch.zeros_like(raw[..., 0])

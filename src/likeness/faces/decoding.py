@@ -91,8 +91,7 @@ def nms(boxes: np.ndarray, scores: np.ndarray, *, max_overlap: float = 0.4) -> n
     """Non-maximum suppression: indices of the boxes kept, best score first.
 
     A box is dropped where its intersection over union with a better box that was kept is larger than `max_overlap`.
-    Ties in score
-    go to the lower index.
+    Ties in score go to the lower index.
     """
     order = np.argsort(-np.asarray(scores), kind="stable")
     kept: list[int] = []
@@ -107,9 +106,8 @@ def fuse(
     boxes: np.ndarray, landmarks: np.ndarray, scores: np.ndarray, kept: np.ndarray, *, min_overlap: float = 0.6
 ) -> tuple[np.ndarray, np.ndarray]:
     """Boxes (k, 4) and landmarks (k, 5, 2) of the kept detections, each averaged (weights: score²) with the
-    detections that overlap it
-    by at least `min_overlap`: neighbouring priors see the same face, and the mean of their opinions is more exact
-    than the best one's.
+    detections that overlap it by at least `min_overlap`: neighbouring priors see the same face, and the mean of their
+    opinions is more exact than the best one's.
     """
     overlap = iou(boxes[kept], boxes)
     weight = np.where(overlap >= min_overlap, scores[None] ** 2, 0.0)  # [k, n]

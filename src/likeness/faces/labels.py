@@ -33,8 +33,7 @@ class Photo:
     """One labelled photograph.
 
     boxes: (n, 4) float32 x, y, w, h; landmarks: (n, 5, 2) float32, NaN where unknown; sure: (n,) bool, False where
-    nobody
-    knows whether it is a face (no loss there).
+    nobody knows whether it is a face (no loss there).
     """
 
     name: str
@@ -107,9 +106,8 @@ def at_scales(
     look: Reference, image: np.ndarray, *, scales: Sequence[float], mirror: bool = False, min_score: float = 0.5
 ) -> list[dict]:
     """Faces that a detector finds at several scales (and in the mirror image), merged: a face's box and landmarks are
-    the mean over the
-    runs that saw it, weighted by score², its score the best one's. Returns {"box", "score", "landmarks"}, best
-    first."""
+    the mean over the runs that saw it, weighted by score², its score the best one's. Returns {"box", "score",
+    "landmarks"}, best first."""
     height, width = image.shape[:2]
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for scale in scales:

@@ -14,8 +14,7 @@ class Quality:
     sharpness: 0 (no detail) … 1 (as sharp as 112 px can hold).
     brightness: mean of the face, 0 (black) … 1 (white).
     yaw, pitch, roll: degrees, estimated from five landmarks. Yaw is positive when the nose points to the picture's
-    right, pitch when it points up,
-    roll when the head leans clockwise as the picture shows it.
+    right, pitch when it points up, roll when the head leans clockwise as the picture shows it.
     """
 
     size: float
