@@ -1,0 +1,167 @@
+"""Moving a sample downhill: gradient descent (the chapter's), Adam or L-BFGS, made safe.
+
+Costs of very different size are all the same here: J is multiplied by one factor so that the gradient at the start
+has RMS 1. (Dividing by J's start value is not enough: torch's L-BFGS drops every pair with y's <= 1e-10 and then
+stands still.) Whatever a step breaks, the best sample seen is kept, and the walk goes on from there with half the step.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidOption, WeightsError
+
+Cost = Callable[[Tensor], tuple[float, Tensor]]
+KIND = "likeness.style-checkpoint"
+
+# Step sizes for a gradient of RMS 1 and samples of 0...1: L-BFGS finds its own length, Adam moves each value by about
+# the rate, gradient descent starts small and grows while J falls.
+RATES = {"lbfgs": 1.0, "adam": 0.02, "gd": 0.01}
+WORSE = 3.0  # J above this many times the best counts as a failed step
+
+
+@dataclass
+class Descent:
+    """A walk that can be stopped, stored and taken up again: the sample `x`, the best one seen, and the trace of J."""
+
+    x: Tensor
+    optimizer: str = "lbfgs"
+    history: int = 10
+    rate: float = 0.0
+    factor: float = 0.0
+    best_J: float = math.inf
+    best: Tensor = field(default_factory=lambda: torch.empty(0))
+    trace: list[float] = field(default_factory=list)
+    state: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in RATES:
+            raise InvalidOption(f"optimizer is {self.optimizer!r}; it must be 'lbfgs', 'adam' or 'gd'")
+        self.rate = self.rate or RATES[self.optimizer]
+
+    def run(
+        self,
+        cost: Cost,
+        steps: int,
+        *,
+        tolerance: float = 0.0,
+        window: int = 50,
+        on_step: Callable[[Descent], None] | None = None,
+    ) -> Descent:
+        """Evaluate `cost` (x -> J and dJ/dx) until there are `steps` evaluations in the trace; returns itself.
+
+        tolerance: stop earlier when the last `window` evaluations lowered the best J by less than this share.
+        on_step: called after each evaluation; what it raises ends the walk, which can be taken up again.
+        """
+        x = self.x.detach().clone().contiguous().requires_grad_(True)
+        optimizer = self._new(x)
+        if self.state:
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": {0: self.state}})
+        while len(self.trace) < steps and not self._still(tolerance, window):
+            optimizer.step(lambda: self._evaluate(cost, x))
+            J = self.trace[-1]
+            if self.best_J == J and x.grad is not None and not x.grad.any():  # there is nowhere to go
+                break
+            failed = not (math.isfinite(J) and self.best_J * WORSE >= J) or not bool(torch.isfinite(x).all())
+            if self.optimizer == "gd":
+                failed = failed or self.best_J < J
+                self.rate *= 0.5 if failed else 1.1
+            elif failed:
+                self.rate *= 0.5
+            if failed:
+                with torch.no_grad():
+                    x.copy_(self.best)
+                optimizer = self._new(x)
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate
+            self.x = x.detach()
+            self.state = optimizer.state_dict()["state"].get(0, {})
+            if on_step:
+                on_step(self)
+        return self
+
+    def _evaluate(self, cost: Cost, x: Tensor) -> float:
+        J, gradient = cost(x.detach())
+        finite = math.isfinite(J) and bool(torch.isfinite(gradient).all())
+        if not self.trace:
+            if not finite:
+                raise InvalidOption(
+                    f"J or its gradient is not finite at the start (J = {J}): the weights are too large"
+                )
+            self.factor = 1 / max(float(gradient.double().square().mean().sqrt()), 1e-300)
+            self.best = x.detach().clone()
+        if finite and self.best_J > J:
+            self.best_J, self.best = J, x.detach().clone()
+        self.trace.append(J if finite else math.inf)
+        x.grad = (gradient.double() * self.factor).to(x.dtype) if finite else torch.zeros_like(x)
+        return J * self.factor
+
+    def _new(self, x: Tensor) -> torch.optim.Optimizer:
+        if self.optimizer == "lbfgs":
+            return torch.optim.LBFGS(
+                [x], lr=self.rate, max_iter=1, history_size=self.history, tolerance_grad=0, tolerance_change=0
+            )
+        if self.optimizer == "adam":
+            return torch.optim.Adam([x], lr=self.rate, betas=(0.9, 0.99))
+        return torch.optim.SGD([x], lr=self.rate)
+
+    def _still(self, tolerance: float, window: int) -> bool:
+        if tolerance <= 0 or len(self.trace) <= window:
+            return False
+        return self.best_J > (1 - tolerance) * min(self.trace[:-window])
+
+    def save(self, path: Path, **more: Any) -> None:
+        """Write everything that the walk's continuation depends on, and `more` (JSON), as one safetensors file."""
+        from safetensors.torch import save
+
+        from ..samples.files import atomic_write
+
+        tensors: dict[str, Tensor] = {}
+        tree = {name: _pack(getattr(self, name), name, tensors) for name in self.__dataclass_fields__}
+        atomic_write(path, save(tensors, {KIND: json.dumps({"walk": tree, "more": more})}))
+
+    @classmethod
+    def load(cls, path: Path) -> tuple[Descent, dict[str, Any]]:
+        """The walk and what was stored beside it. Raises WeightsError where the file is not a checkpoint."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(str(path), "pt") as file:
+                stored = json.loads((file.metadata() or {})[KIND])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                walk = cls(**{name: _unpack(value, tensors) for name, value in stored["walk"].items()})
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            raise WeightsError(f"{path} is not a checkpoint of a stylisation, or is damaged: {error}") from error
+        return walk, stored["more"]
+
+
+def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Tensors, numbers and text in dicts and lists -> JSON, with the tensors set aside by name."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().contiguous()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"dict": {key: _pack(one, f"{name}.{key}", tensors) for key, one in value.items()}}
+    if isinstance(value, list):
+        return [_pack(one, f"{name}.{i}", tensors) for i, one in enumerate(value)]
+    return {"float": value.hex()} if isinstance(value, float) else value
+
+
+def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unpack(one, tensors) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]].clone()
+    if "float" in value:
+        return float.fromhex(value["float"])
+    return {key: _unpack(one, tensors) for key, one in value["dict"].items()}

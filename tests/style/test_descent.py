@@ -1,0 +1,106 @@
+"""The walk downhill: it falls, it never ends worse than it was, it does not care for the size of J, and it can be
+stopped anywhere."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from likeness.errors import InvalidOption, WeightsError
+from likeness.style.descent import Descent
+
+OPTIMIZERS = ["lbfgs", "adam", "gd"]
+
+
+def bowl(scale: float = 1.0) -> tuple:
+    """A stretched quadratic with its minimum 0 at 0.5."""
+    stretch = torch.logspace(0, 2, 60).reshape(1, 3, 20)
+
+    def cost(x: torch.Tensor) -> tuple[float, torch.Tensor]:
+        away = x - 0.5
+        return scale * float((stretch * away.square()).sum()), scale * 2 * stretch * away
+
+    return cost, torch.rand(1, 3, 20, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_it_goes_downhill(optimizer: str) -> None:
+    cost, start = bowl()
+    walk = Descent(start, optimizer=optimizer).run(cost, 150)
+    assert len(walk.trace) == 150
+    assert walk.best_J == min(walk.trace) < 0.02 * walk.trace[0]
+    assert cost(walk.best)[0] == walk.best_J
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@given(exponent=st.integers(-8, 8))
+@settings(deadline=None, max_examples=8)
+def test_the_size_of_J_means_nothing(optimizer: str, exponent: int) -> None:
+    walks = [Descent(bowl()[1], optimizer=optimizer).run(bowl(scale)[0], 40) for scale in (1.0, 10.0**exponent)]
+    assert torch.allclose(walks[0].best, walks[1].best, atol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_best_is_kept_when_steps_fail(optimizer: str) -> None:
+    """A cost that is not a number beyond a wall, and a cliff before it."""
+    cost, start = bowl()
+    seen = 0
+
+    def walled(x: torch.Tensor) -> tuple[float, torch.Tensor]:
+        nonlocal seen
+        seen += 1
+        J, gradient = cost(x)
+        if seen % 7 == 0:
+            return math.nan, gradient * math.nan
+        if seen % 11 == 0:
+            return 1e6 * J, -1e6 * gradient
+        return J, gradient
+
+    walk = Descent(start, optimizer=optimizer).run(walled, 120)
+    assert torch.isfinite(walk.best).all()
+    assert walk.best_J == cost(walk.best)[0] < 0.5 * walk.trace[0]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("stop", [1, 7, 29])
+def test_a_stored_walk_goes_on_to_the_same_bytes(tmp_path: Path, optimizer: str, stop: int) -> None:
+    cost, start = bowl()
+    whole = Descent(start, optimizer=optimizer).run(cost, 40)
+
+    class Stop(Exception):
+        pass
+
+    def halt(walk: Descent) -> None:
+        if len(walk.trace) == stop:
+            walk.save(tmp_path / "walk.safetensors", size=[20])
+            raise Stop
+
+    with pytest.raises(Stop):
+        Descent(start, optimizer=optimizer).run(cost, 40, on_step=halt)
+    walk, more = Descent.load(tmp_path / "walk.safetensors")
+    assert more == {"size": [20]}
+    walk.run(cost, 40)
+    assert torch.equal(walk.best, whole.best)
+    assert walk.trace == whole.trace
+
+
+def test_it_stops_when_nothing_is_won() -> None:
+    cost, start = bowl()
+    walk = Descent(start).run(cost, 10_000, tolerance=0.01, window=10)
+    assert len(walk.trace) < 1000
+    at_rest = Descent(torch.full((1, 3, 20), 0.5)).run(cost, 50)
+    assert len(at_rest.trace) <= 2
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    cost, start = bowl()
+    with pytest.raises(InvalidOption, match="'adam'"):
+        Descent(start, optimizer="sgd")
+    with pytest.raises(InvalidOption, match="not finite at the start"):
+        Descent(start).run(lambda x: (math.inf, x), 3)
+    (tmp_path / "bad").write_bytes(b"no checkpoint")
+    with pytest.raises(WeightsError, match="bad"):
+        Descent.load(tmp_path / "bad")
