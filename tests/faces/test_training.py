@@ -13,6 +13,7 @@ from likeness.faces import net, training  # noqa: E402
 from likeness.faces.detection import Detector  # noqa: E402
 from likeness.faces.net import DetectorArchitecture, DetectorNet  # noqa: E402
 from likeness.faces.training import train_detector  # noqa: E402
+from likeness.nets import weights_file  # noqa: E402
 
 SMALL = {"batch": 4, "size": 96, "widths": (8, 8, 16, 16, 16), "blocks": (0, 0, 0), "pyramid": 16}
 
@@ -86,8 +87,18 @@ def test_other_options_do_not_continue(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="seed"):
         train_detector(folder, out=out, steps=1, seed=1, **SMALL)
     out.with_suffix(".checkpoint").write_bytes(b"nonsense")
-    with pytest.raises(WeightsError, match="checkpoint"):
+    with pytest.raises(WeightsError, match="checkpoint cannot be read"):
         train_detector(folder, out=out, steps=1, **SMALL)
+    train_detector(folder, out=out.with_name("b.safetensors"), steps=1, **SMALL)
+    written = out.with_name("b.checkpoint")
+    tensors, metadata = weights_file.read(written)
+    for wrong in ({"options": "{"}, {"options": "[]"}, {"step": "many"}):
+        weights_file.write(written, tensors, metadata | wrong)
+        with pytest.raises(WeightsError, match="damaged"):
+            train_detector(folder, out=out.with_name("b.safetensors"), steps=1, **SMALL)
+    weights_file.write(written, dict(list(tensors.items())[1:]), metadata)
+    with pytest.raises(WeightsError, match="damaged"):
+        train_detector(folder, out=out.with_name("b.safetensors"), steps=1, **SMALL)
 
 
 def test_wrong_options(folder: Path, tmp_path: Path, make_faces: Callable[..., Path]) -> None:

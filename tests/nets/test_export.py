@@ -141,3 +141,10 @@ def test_export_encoder_from_its_safetensors(tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"nothing")
     with pytest.raises(WeightsError):
         export.export_encoder(tmp_path / "bad.safetensors", tmp_path / "bad.onnx")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    from likeness.errors import StorageError
+
+    with pytest.raises(StorageError, match="nowhere"):
+        export.export_onnx(small(), tmp_path / "nowhere" / "net.onnx", example_shape=(1, 3, 8, 8))

@@ -10,17 +10,17 @@ import json
 import math
 import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from ..nets import weights_file
 from ..nets.layers import batch_norm, conv
 from .decoding import NUMBERS, STRIDES
 
+KIND = "likeness.detector"
 MEAN, SCALE = 127.5, 127.5  # x = (pixel - mean) / scale
 
 
@@ -94,53 +94,18 @@ class DetectorNet(nn.Module):
 
 def save(net: DetectorNet, path: str | os.PathLike[str], *, half: bool = True) -> None:
     """Write a detector as safetensors with its architecture in the metadata; kernels as float16 with `half`."""
-    from safetensors.torch import save as to_bytes
-
-    from ..samples.files import atomic_write
-
-    tensors = {
-        name: (value.half() if half and value.ndim > 1 else value).contiguous()
-        for name, value in net.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
-    metadata = {"kind": "likeness.detector", "architecture": json.dumps(asdict(net.architecture))}
-    atomic_write(Path(path), steady(to_bytes(tensors, metadata)))
-
-
-def steady(data: bytes) -> bytes:
-    """The bytes of a safetensors file with its metadata in order of name: safetensors writes them in an order that
-    differs from run
-    to run, and equal weights must be equal bytes."""
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+    metadata = {"kind": KIND, "architecture": json.dumps(asdict(net.architecture))}
+    weights_file.save(net, path, metadata, half=half)
 
 
 def load(path: str | os.PathLike[str]) -> DetectorNet:
     """Read a detector written by `save`, as float32, in eval mode. Raises WeightsError where the file is not one."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
-    if metadata.get("kind") != "likeness.detector":
-        raise WeightsError(f"{path} is not a detector of likeness (its metadata has no kind 'likeness.detector')")
-    fields: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(metadata["architecture"]).items()
-    }
-    net = DetectorNet(DetectorArchitecture(**fields))
-    missing, unexpected = net.load_state_dict(tensors, strict=False)
-    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-    if missing or unexpected:
-        raise WeightsError(
-            f"{path} does not fit its own architecture: missing {missing[:3]}, unexpected {unexpected[:3]}"
-        )
-    return net.eval()
+    tensors, metadata = weights_file.read(path)
+    if metadata.get("kind") != KIND:
+        raise WeightsError(f"{path} is not a detector of likeness (its metadata has no kind {KIND!r})")
+    with weights_file.damaged(path):
+        net = DetectorNet(DetectorArchitecture(**weights_file.fields(metadata["architecture"])))
+    return weights_file.fill(net, tensors, path).eval()
 
 
 def export(file: str | os.PathLike[str], onnx: str | os.PathLike[str]) -> float:

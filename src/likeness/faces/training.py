@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidOption, WeightsError
+from ..nets import weights_file
 from . import net as nets
 from .assignment import detection_loss
 from .augment import Canvas, Pictures
@@ -226,33 +227,30 @@ class _State:
         for name, parameter in self.net.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{name}.{key}"] = value
-        return {k: v.contiguous() for k, v in tensors.items()}
+        return tensors
 
     def save(self, path: Path) -> None:
-        from safetensors.torch import save as to_bytes
-
-        from ..samples.files import atomic_write
-
         metadata = {"kind": CHECKPOINT_KIND, "step": str(self.step), "options": json.dumps(self.options)}
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, to_bytes(self._tensors(), metadata))
+        weights_file.write(path, self._tensors(), metadata)
 
     def load(self, path: Path) -> None:
-        from safetensors import SafetensorError, safe_open
+        tensors, metadata = weights_file.read(path)
+        with weights_file.damaged(path):
+            self._check(path, metadata)
+            self._fill(tensors)
+            self.step = int(metadata["step"])
 
-        try:
-            with safe_open(str(path), "pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path} cannot be read as a checkpoint: {error}") from error
-        theirs = json.loads(metadata.get("options", "{}"))
+    def _check(self, path: Path, metadata: dict[str, str]) -> None:
+        theirs = weights_file.fields(metadata.get("options", "{}"))
         if metadata.get("kind") != CHECKPOINT_KIND or theirs != self.options:
             differing = sorted(k for k in {*theirs, *self.options} if theirs.get(k) != self.options.get(k))
             raise WeightsError(
                 f"{path} belongs to a training with other options ({', '.join(differing)}); "
                 "delete it or name another checkpoint"
             )
+
+    def _fill(self, tensors: dict[str, Tensor]) -> None:
         for prefix, module in (("net.", self.net), ("average.", self.averaged)):
             module.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
         for name, parameter in self.net.named_parameters():
@@ -265,4 +263,3 @@ class _State:
                 self.optimizer.state[parameter] = {
                     k: v.clone() if k == "step" else torch.empty_like(parameter).copy_(v) for k, v in found.items()
                 }
-        self.step = int(metadata["step"])

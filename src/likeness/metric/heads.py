@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -14,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InvalidOption, WeightsError
+from ..nets import weights_file
 
+KIND = "likeness.pair-head"
 Kind = Literal["absolute", "chi-square"]
 KINDS = ("absolute", "chi-square")
 EPSILON = 1e-6
@@ -133,32 +134,18 @@ def fit(
 
 
 def save(head: PairHead, path: str | os.PathLike[str]) -> None:
-    """Write a head as safetensors (float32) with its kind in the metadata."""
-    from safetensors.torch import save as to_bytes
-
-    from ..samples.files import atomic_write
-
-    tensors = {"weight": head.weight.detach().float().cpu().contiguous(), "bias": head.bias.detach().float().cpu()}
+    """Write a head as safetensors (float32) with its kind in the metadata. Raises StorageError."""
     described = json.dumps({"kind": head.kind, "epsilon": head.epsilon})
-    atomic_write(Path(path), to_bytes(tensors, {"kind": "likeness.pair-head", "head": described}))
+    tensors = {name: value.float() for name, value in head.state_dict().items()}
+    weights_file.write(path, tensors, {"kind": KIND, "head": described})
 
 
 def load(path: str | os.PathLike[str]) -> PairHead:
-    """Read a head written by `save`. Raises WeightsError where the file is not one."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
-    if metadata.get("kind") != "likeness.pair-head":
-        raise WeightsError(f"{path} is not a pair head of likeness (its metadata has no kind 'likeness.pair-head')")
-    try:
-        described = json.loads(metadata["head"])
+    """Read a head written by `save`, in eval mode. Raises WeightsError where the file is not one."""
+    tensors, metadata = weights_file.read(path)
+    if metadata.get("kind") != KIND:
+        raise WeightsError(f"{path} is not a pair head of likeness (its metadata has no kind {KIND!r})")
+    with weights_file.damaged(path):
+        described = weights_file.fields(metadata["head"])
         head = PairHead(described["kind"], len(tensors["weight"]), epsilon=described["epsilon"])
-        head.load_state_dict(tensors)
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise WeightsError(f"{path} is damaged: {error}") from error
-    return head.eval()
+    return weights_file.fill(head, tensors, path).eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InvalidOption, MissingDependency, WeightsError
+from ..samples.files import atomic_write
 from .engine import Engine
 
 if TYPE_CHECKING:
@@ -38,8 +40,8 @@ def export_onnx(
     `half`: tensors whose values are float16 numbers (a net loaded from float16 safetensors) are stored as float16 and
     cast back when loaded: half the file, not one bit of difference. Others stay float32.
     Differences are measured relative to the output's largest value where that is above 1, on three batches.
-    Raises MissingDependency without torch and onnx, InvalidOption in training mode, WeightsError where the nets differ:
-    then no file is written.
+    Raises MissingDependency without torch and onnx, InvalidOption in training mode, WeightsError where the nets differ
+    (then no file is written), StorageError where the file cannot be written.
     """
     try:
         import onnx
@@ -55,9 +57,8 @@ def export_onnx(
         axes |= {axis: f"size{axis - 1}" for axis in range(2, len(example_shape))}
     rng = np.random.default_rng(0)
     example = torch.from_numpy(rng.standard_normal(tuple(example_shape), dtype=np.float32))
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with tempfile.TemporaryDirectory(prefix="likeness-") as folder:
+        made = Path(folder) / "net.onnx"
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             # The TorchScript exporter: it needs no further package, and PRESERVE leaves BatchNorm in the graph, so that
@@ -65,7 +66,7 @@ def export_onnx(
             torch.onnx.export(
                 net,
                 (example,),
-                str(temporary),
+                str(made),
                 input_names=[input_name],
                 output_names=list(output_names),
                 dynamic_axes={input_name: axes} | {name: {0: "batch"} for name in output_names},
@@ -75,18 +76,16 @@ def export_onnx(
                 dynamo=False,
             )
         if half:
-            model = onnx.load(str(temporary))
+            model = onnx.load(str(made))
             _store_half(model)
             onnx.checker.check_model(model)
-            onnx.save(model, str(temporary))
-        worst = compare(net, temporary, example_shape=example_shape, dynamic_spatial=dynamic_spatial)
+            onnx.save(model, str(made))
+        worst = compare(net, made, example_shape=example_shape, dynamic_spatial=dynamic_spatial)
         if not worst <= tolerance:
             raise WeightsError(
                 f"{path}: ONNX Runtime differs from torch by {worst:.1e} (allowed {tolerance:.0e}); not written"
             )
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        atomic_write(path, made.read_bytes())
     return worst
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InvalidOption, WeightsError
+from . import weights_file
 from .layers import batch_norm, check_dims, conv, output_size
 
 KIND = "likeness.identity"
@@ -133,42 +133,18 @@ def multiply_adds(architecture: Architecture) -> int:
 
 
 def save(tower: Tower, path: str | os.PathLike[str], *, half: bool = True) -> None:
-    """Write a tower as safetensors with its architecture in the metadata.
+    """Write a tower as safetensors with its architecture in the metadata; matrices and kernels as float16 with `half`.
 
-    With `half`, matrices and kernels are float16; vectors (biases, normalisation) stay float32: they are few, and
-    running variances would underflow.
+    Raises StorageError.
     """
-    from safetensors.torch import save as to_bytes
-
-    from ..samples.files import atomic_write
-
-    tensors = {
-        name: (value.half() if half and value.ndim > 1 else value).contiguous()
-        for name, value in tower.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
-    # one key: several are written in an order that differs from run to run, and equal weights must be equal bytes
-    atomic_write(Path(path), to_bytes(tensors, {KIND: json.dumps(asdict(tower.architecture))}))
+    weights_file.save(tower, path, {KIND: json.dumps(asdict(tower.architecture))}, half=half)
 
 
 def load(path: str | os.PathLike[str]) -> Tower:
     """Read a tower written by `save`, as float32, in eval mode. Raises WeightsError where the file is not one."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
+    tensors, metadata = weights_file.read(path)
     if KIND not in metadata:
         raise WeightsError(f"{path} is not an encoder of likeness (its metadata has no {KIND!r})")
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(metadata[KIND]).items()}
-    tower = Tower(Architecture(**fields))
-    missing, unexpected = tower.load_state_dict(tensors, strict=False)
-    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-    if missing or unexpected:
-        raise WeightsError(
-            f"{path} does not fit its own architecture: missing {missing[:3]}, unexpected {unexpected[:3]}"
-        )
-    return tower.eval()
+    with weights_file.damaged(path):
+        tower = Tower(Architecture(**weights_file.fields(metadata[KIND])))
+    return weights_file.fill(tower, tensors, path).eval()

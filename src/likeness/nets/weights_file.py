@@ -1,0 +1,104 @@
+"""Weights and what they are weights of in one safetensors file: the reading and writing that all our nets share.
+
+Equal weights are equal bytes, and whatever is wrong with a file is a WeightsError that names it. A reader is made of
+
+    tensors, metadata = weights_file.read(path)
+    ... # does the metadata say that it is one of ours?
+    with weights_file.damaged(path):
+        net = Net(Architecture(**weights_file.fields(metadata[KIND])))
+    return weights_file.fill(net, tensors, path).eval()
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from ..errors import WeightsError
+
+Net = TypeVar("Net", bound=nn.Module)
+COUNTER = "num_batches_tracked"  # of batch normalisation: never used by our nets, so it is not kept
+
+
+def save(net: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, str], *, half: bool = True) -> None:
+    """Write the weights of `net` and `metadata`.
+
+    With `half`, matrices and kernels are float16; vectors (biases, normalisation) stay float32: they are few, and
+    running variances would underflow. Raises StorageError.
+    """
+    tensors = {
+        name: value.half() if half and value.ndim > 1 else value
+        for name, value in net.state_dict().items()
+        if not name.endswith(COUNTER)
+    }
+    write(path, tensors, metadata)
+
+
+def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write `tensors` and `metadata` so that the same ones always give the same bytes. Raises StorageError."""
+    from safetensors.torch import save as to_bytes
+
+    from ..samples.files import atomic_write
+
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    atomic_write(Path(path), _in_order(to_bytes(plain, dict(metadata))))
+
+
+def _in_order(data: bytes) -> bytes:
+    """safetensors writes metadata of several keys in an order that differs from run to run: sort them by name."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the tensors must begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file. Raises WeightsError where it cannot be read as one."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(os.fspath(path), "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
+
+
+@contextmanager
+def damaged(path: str | os.PathLike[str]) -> Iterator[None]:
+    """What goes wrong within, while a net is made from the file's metadata, is a WeightsError: the file is damaged."""
+    try:
+        yield
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise WeightsError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def fields(text: str) -> dict[str, Any]:
+    """The fields of a dataclass from its JSON (lists become tuples). Raises ValueError."""
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError(f"an object of names and values was expected, not {text[:40]!r}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def fill(net: Net, tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> Net:
+    """Put `tensors` into `net`, in its own precision. Raises WeightsError where names or shapes do not fit."""
+    wanted = {name: tuple(value.shape) for name, value in net.state_dict().items() if not name.endswith(COUNTER)}
+    given = {name: tuple(value.shape) for name, value in tensors.items()}
+    wrong = [
+        f"{name} is {given.get(name, 'missing')}, not {wanted.get(name, 'known')}"
+        for name in sorted({*wanted, *given})
+        if wanted.get(name) != given.get(name)
+    ]
+    if wrong:
+        raise WeightsError(f"{path} does not fit its own architecture: {'; '.join(wrong[:3])}")
+    with damaged(path):
+        net.load_state_dict(dict(tensors), strict=False)
+    return net
