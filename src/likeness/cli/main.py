@@ -22,6 +22,7 @@ VERBS = {
     "identify": ("identify", "who of a gallery is in the photographs? (1:N)"),
     "gallery": ("gallery", "enroll, verify, list, show, remove, forget, stats, export, import"),
     "encode": ("encode", "photographs to codes in a .npz file"),
+    "stylize": ("stylize", "paint a photograph like a picture (needs likeness[torch])"),
     "train": ("train", "train an encoder or a detector (needs likeness[torch])"),
     "evaluate": ("evaluate", "measure error rates on a benchmark"),
     "weights": ("weights", "list, show, path, add, remove, export, calibrate"),

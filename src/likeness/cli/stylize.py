@@ -1,0 +1,114 @@
+"""`likeness stylize CONTENT STYLE [STYLE...] -o OUT`: paint a photograph like a picture."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidOption, MissingDependency
+from .common import json_option, option, print_json, progress_bar
+
+
+def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    if find_spec("torch") is None:
+        raise MissingDependency("stylising needs torch, which is not installed: pip install 'likeness[torch]'")
+    from ..style.pictures import COLOURS, stylize
+
+    parser.add_argument("content", metavar="CONTENT", help="the photograph")
+    parser.add_argument("styles", metavar="STYLE", nargs="+", help="the picture, or several, to paint it like")
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="where to write the result (.png, .jpg)")
+    parser.add_argument("--encoder", metavar="FILE", required=True, help="weights of a VGG (.safetensors or .npz)")
+    option(parser, stylize, "--size", "longer side of the result, pixels")
+    option(parser, stylize, "--steps", "evaluations of J per scale, at most")
+    option(parser, stylize, "--content-weight", "alpha")
+    option(parser, stylize, "--style-weight", "beta")
+    option(parser, stylize, "--tv-weight", "gamma, of total variation")
+    parser.add_argument("--style-layers", metavar="L=W,...", type=_layers, help="such as relu1_1=.2,relu2_1=.8")
+    parser.add_argument("--content-layers", metavar="L=W,...", type=_layers, help="such as relu4_1=1")
+    option(parser, stylize, "--statistic", "what style is: gram or mean-std")
+    option(parser, stylize, "--convention", "factors of the cost: per-position, chapter, johnson, gatys-notebook")
+    option(parser, stylize, "--init", "start from content, noise or a picture", metavar="content|noise|FILE")
+    option(parser, stylize, "--optimizer", "how to go downhill", choices=("lbfgs", "adam", "gd"))
+    parser.add_argument("--blend", metavar="W,...", type=_numbers, default=(), help="weight of each style")
+    mask_help = "one per style: where in the content, what of the style"
+    parser.add_argument("--mask", metavar="C.png:S.png", action="append", default=[], type=_pair, help=mask_help)
+    option(parser, stylize, "--keep-color", "colours of the content", choices=COLOURS)
+    parser.add_argument("--scales", type=int, help="coarse-to-fine scales (default: as many as make sense)")
+    parser.add_argument(
+        "--tile", metavar="N|off", type=_tile, default=None, help="exact tiles of N pixels (default: off)"
+    )
+    option(parser, stylize, "--precision", "of convolutions", choices=("auto", "fp32", "bf16"))
+    option(parser, stylize, "--seed", "of the noise")
+    parser.add_argument("--resume", metavar="FILE", type=Path, help="keep the run here, and go on from it")
+    parser.add_argument("--preview", metavar="DIR", type=Path, help="write the picture there now and then")
+    json_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from ..samples.images import write_image
+    from ..style.pictures import stylize, to_image
+
+    names = ("encoder size steps content_weight style_weight tv_weight statistic convention init optimizer blend "
+             "keep_color scales precision seed tile").split()  # fmt: skip
+    chosen: dict[str, Any] = {name: getattr(options, name) for name in names}
+    chosen |= {name: getattr(options, name) for name in ("style_layers", "content_layers") if getattr(options, name)}
+    if options.preview:
+        options.preview.mkdir(parents=True, exist_ok=True)
+    with progress_bar("stylize") as bar:
+
+        def on_progress(done: int, total: int, info: dict[str, Any]) -> None:
+            if options.preview and (done == 5 or done % 25 == 0):
+                write_image(options.preview / f"{done:05}.jpg", to_image(info["sample"]()))
+            bar(done, total, {"J": info["J"], "scale": info["scale"]})
+
+        picture = stylize(
+            options.content,
+            options.styles,
+            masks=options.mask,
+            checkpoint=options.resume,
+            on_progress=on_progress,
+            **chosen,
+        )
+    picture.save(options.output)
+    result = picture.run
+    if options.json:
+        print_json({"output": options.output, **result.to_dict()})
+        return 0
+    weighted = ", ".join(f"{name} {value:.4g}" for name, value in result.parts.weighted.items() if value)
+    cost = f"J {result.J[0]:.4g} -> {result.parts.J:.4g} ({weighted})"
+    print(f"{options.output}: {cost}, {result.steps} evaluations, {result.seconds:.1f} s")
+    return 0
+
+
+def _layers(text: str) -> dict[str, float]:
+    try:
+        return {name.strip(): float(weight or 1) for name, _, weight in (one.partition("=") for one in text.split(","))}
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form relu1_1=.2,relu2_1=.8") from error
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(one) for one in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as .7,.3") from error
+
+
+def _pair(text: str) -> tuple[str, str]:
+    region, colon, mask = text.rpartition(":")
+    if not colon or not region or not mask:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form CONTENT_MASK:STYLE_MASK")
+    return region, mask
+
+
+def _tile(text: str) -> int | None:
+    if text == "off":
+        return None
+    try:
+        return int(text)
+    except ValueError as error:
+        raise InvalidOption(f"--tile is {text!r}; it must be a number of pixels or off") from error

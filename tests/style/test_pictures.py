@@ -1,0 +1,140 @@
+"""`likeness.stylize` and `likeness stylize`: pictures, masks, colours, files, and what goes wrong."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from skimage import data as pictures
+
+from likeness.cli.main import main
+from likeness.errors import InvalidOption, UnreadableFile, WeightsError
+from likeness.nets.perceptual import Architecture, Vgg, save
+from likeness.samples.images import read_image, write_image
+from likeness.style.pictures import stylize
+
+FAST: dict[str, Any] = {
+    "size": 64,
+    "steps": 8,
+    "content_layers": {"relu2_1": 1.0},
+    "style_layers": {"relu1_1": 1.0},
+    "precision": "fp32",
+}
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("encoder") / "vgg.safetensors"
+    save(Vgg(Architecture(widths=(6, 8), depths=(1, 1))), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    write_image(folder / "content.png", pictures.astronaut()[:300, :400])
+    write_image(folder / "style.png", pictures.coffee()[:200, :260])
+    write_image(folder / "other.png", pictures.cat()[:200, :200])
+    half = np.zeros((300, 400, 3), np.uint8)
+    half[:, :200] = 255
+    write_image(folder / "left.png", half)
+    write_image(folder / "right.png", 255 - half)
+    write_image(folder / "all.png", np.full((200, 260, 3), 255, np.uint8))
+    write_image(folder / "all2.png", np.full((200, 200, 3), 255, np.uint8))
+    return folder
+
+
+def test_a_picture_of_the_right_size(encoder: Path, folder: Path, tmp_path: Path) -> None:
+    picture = stylize(folder / "content.png", folder / "style.png", encoder=encoder, **FAST)
+    assert picture.image.shape == (48, 64, 3)
+    assert picture.image.dtype == np.uint8
+    picture.save(tmp_path / "out.png")
+    assert np.array_equal(read_image(tmp_path / "out.png"), picture.image)
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert record["J"] == list(picture.run.J)
+    assert record["settings"]["content"] == str(folder / "content.png")
+    assert min(picture.run.J) < picture.run.J[0]
+
+
+def test_styles_blend_and_masks_divide(encoder: Path, folder: Path) -> None:
+    styles = [folder / "style.png", folder / "other.png"]
+    alone = stylize(folder / "content.png", styles[0], encoder=encoder, **FAST).image
+    blended = stylize(folder / "content.png", styles, encoder=encoder, blend=(1, 0), **FAST).image
+    assert np.array_equal(alone, blended)
+    masks = [(folder / "left.png", folder / "all.png"), (folder / "right.png", folder / "all2.png")]
+    divided = stylize(folder / "content.png", styles, encoder=encoder, masks=masks, content_weight=0, **FAST).image
+    assert not np.array_equal(divided, alone)
+    with pytest.raises(InvalidOption, match="does not have the shape"):
+        stylize(folder / "content.png", styles[0], encoder=encoder, masks=[(folder / "all2.png", folder / "all.png")])
+    with pytest.raises(InvalidOption, match="blend has 1"):
+        stylize(folder / "content.png", styles, encoder=encoder, blend=(1,), **FAST)
+
+
+def test_colours(encoder: Path, folder: Path) -> None:
+    def chroma(image: np.ndarray) -> np.ndarray:
+        return (image.astype(float) @ np.array([[0.5959, 0.2115], [-0.2746, -0.5227], [-0.3213, 0.3112]])).mean((0, 1))
+
+    content = read_image(folder / "content.png")
+    options = FAST | {"content_weight": 0.0, "steps": 30}
+    made = {
+        keep: stylize(folder / "content.png", folder / "style.png", encoder=encoder, keep_color=keep, **options).image
+        for keep in ("no", "luminance", "histogram")
+    }
+    away = {keep: np.abs(chroma(image) - chroma(content)).max() for keep, image in made.items()}
+    assert away["luminance"] < 0.5 * away["no"]
+    assert away["histogram"] < away["no"]
+    with pytest.raises(InvalidOption, match="keep_color"):
+        stylize(folder / "content.png", folder / "style.png", encoder=encoder, keep_color="hue")
+
+
+def test_bad_files(encoder: Path, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnreadableFile, match="missing.png"):
+        stylize(folder / "missing.png", folder / "style.png", encoder=encoder, **FAST)
+    bytes_ = bytearray(encoder.read_bytes())
+    (tmp_path / "cut.safetensors").write_bytes(bytes_[:-10])
+    with pytest.raises(WeightsError, match="cut.safetensors"):
+        stylize(folder / "content.png", folder / "style.png", encoder=tmp_path / "cut.safetensors", **FAST)
+
+
+def words(folder: Path, encoder: Path, out: Path, *more: str) -> list[str]:
+    plain = "--size 64 --steps 6 --content-layers relu2_1 --style-layers relu1_1=.5,relu2_1=.5 --precision fp32"
+    files = [str(folder / "content.png"), str(folder / "style.png"), "-o", str(out), "--encoder", str(encoder)]
+    return ["stylize", *files, *plain.split(), *more]
+
+
+def test_the_command_line(encoder: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    preview = tmp_path / "previews"
+    assert main(words(folder, encoder, tmp_path / "out.png", "--json", "--preview", str(preview))) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {"J", "parts", "seconds", "steps", "peak_memory_bytes", "settings"} <= report.keys()
+    assert len(report["J"]) == 6
+    assert [file.name for file in preview.iterdir()] == ["00005.jpg"]
+    assert read_image(tmp_path / "out.png").shape == (48, 64, 3)
+    assert main(words(folder, encoder, tmp_path / "out.jpg", "--tile", "16", "--keep-color", "luminance")) == 0
+    assert "evaluations" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--style-layers", "relu1_9=1"), "relu1_"),
+        (("--style-layers", "relu1_1=x"), "relu1_1=x"),
+        (("--blend", "1,a"), "list of numbers"),
+        (("--mask", "only.png"), "CONTENT_MASK:STYLE_MASK"),
+        (("--tile", "big"), "--tile"),
+        (("--tile", "3"), "multiple of 2"),
+        (("--size", "2"), "positions"),
+        (("--init", "nosuch.png"), "nosuch.png"),
+    ],
+)
+def test_errors_are_one_line(
+    encoder: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple, message: str
+) -> None:
+    assert main(words(folder, encoder, tmp_path / "out.png", *more)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out.png").exists()

@@ -1,0 +1,145 @@
+"""Stylising samples of 1, 2 and 3 dimensions: J falls, from any start, by any optimiser; runs are repeatable and can be
+taken up again."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from likeness.errors import InvalidOption
+from likeness.nets.perceptual import Architecture, Vgg
+from likeness.style.objective import Style, objective
+from likeness.style.stylize import Stylized, stylize_sample
+
+LAYERS: dict[str, Any] = {"content_layers": {"relu2_1": 1.0}, "style_layers": {"relu1_1": 0.5, "relu2_1": 0.5}}
+SIZES = {1: (64,), 2: (24, 17), 3: (8, 10, 9)}
+
+
+def net(dims: int = 2) -> Vgg:
+    torch.manual_seed(dims)
+    return Vgg(Architecture(spatial_dims=dims, widths=(6, 8), depths=(1, 1)))
+
+
+def sample(size: tuple[int, ...], seed: int) -> torch.Tensor:
+    """Smooth noise."""
+    x = torch.rand(1, 3, *[max(2, n // 3) for n in size], generator=torch.Generator().manual_seed(seed))
+    mode = ("linear", "bilinear", "trilinear")[len(size) - 1]
+    return torch.nn.functional.interpolate(x, size=size, mode=mode)
+
+
+def run(dims: int = 2, **options: Any) -> Stylized:
+    settings = {"steps": 30, "style_weight": 100.0, "precision": "fp32", **LAYERS} | options
+    return stylize_sample(net(dims), sample(SIZES[dims], 0), [Style(sample(SIZES[dims], 1))], **settings)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam", "gd"])
+@pytest.mark.parametrize("init", ["content", "noise"])
+def test_J_falls_by_half(dims: int, optimizer: str, init: str) -> None:
+    result = run(dims, optimizer=optimizer, init=init, steps=50)
+    assert min(result.J) < 0.5 * result.J[0]
+    assert result.sample.shape == (3, *SIZES[dims])
+    assert result.sample.min() >= 0
+    assert result.sample.max() <= 1
+    assert result.steps == len(result.J)
+
+
+def test_the_report_is_J_of_the_sample_returned() -> None:
+    result = run()
+    J = objective(
+        net(), sample(SIZES[2], 0), [Style(sample(SIZES[2], 1))], beta=100.0, convention="per-position", **LAYERS
+    )
+    again = J.parts(torch.from_numpy(result.sample)[None])
+    assert result.parts == again
+    assert pytest.approx(min(result.J), rel=1e-5) == result.parts.J  # nothing is lost by clipping at the end
+    assert result.to_dict()["parts"]["weighted"]["style"] == pytest.approx(100 * again.style)
+    assert result.peak_memory_bytes > 10_000_000
+
+
+def test_the_same_seed_gives_the_same_bytes() -> None:
+    first, second, other = (run(init="noise", seed=seed).sample for seed in (1, 1, 2))
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+def test_a_start_of_ones_own() -> None:
+    start = sample(SIZES[2], 5)
+    assert np.abs(run(init=start, steps=1).sample - start[0].numpy()).max() == 0
+    with pytest.raises(InvalidOption, match="init has shape"):
+        run(init=start[..., 1:])
+
+
+@given(exponent=st.integers(-6, 6))
+@settings(deadline=None, max_examples=6)
+def test_scaling_all_weights_changes_nothing_visible(exponent: int) -> None:
+    factor = 10.0**exponent
+    plain, scaled = run(steps=25), run(steps=25, content_weight=factor, style_weight=100 * factor)
+    assert np.abs(plain.sample - scaled.sample).max() < 2 / 255
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_coarse_to_fine(dims: int) -> None:
+    result = run(dims, scales=2, steps=20, tolerance=0)
+    assert result.steps == 40
+    assert len(result.J) == 20
+    assert min(result.J) < 0.5 * run(dims, steps=1).J[0]
+    unchanged = run(dims, scales=2, steps=1).sample  # a coarse run that moves nothing adds nothing to the fine start
+    assert np.array_equal(unchanged, sample(SIZES[dims], 0)[0].numpy())
+
+
+def test_tiles_change_nothing() -> None:
+    whole, tiled = run(steps=15), run(steps=15, tile=8)
+    assert np.abs(whole.sample - tiled.sample).max() < 1e-3
+
+
+@pytest.mark.parametrize("stop", [4, 10, 27])
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, stop: int) -> None:
+    options: dict[str, Any] = {"scales": 2, "steps": 15, "tolerance": 0, "init": "noise"}
+    whole = run(**options)
+    seen: list[tuple[int, int]] = []
+
+    def killed(done: int, total: int, info: dict[str, Any]) -> None:
+        seen.append((done, total))
+        if len(seen) == stop:
+            raise KeyboardInterrupt
+
+    file = tmp_path / "run.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        run(**options, checkpoint=file, checkpoint_every=3, on_progress=killed)
+    assert file.exists()
+    with pytest.raises(InvalidOption, match="other settings \\(seed\\)"):
+        run(**options, checkpoint=file, seed=3)
+    resumed = run(**options, checkpoint=file)
+    assert np.array_equal(resumed.sample, whole.sample)
+    assert resumed.J == whole.J
+    assert resumed.steps == whole.steps
+    assert not file.exists()
+    assert seen[-1][1] == 30
+
+
+def test_previews_are_samples() -> None:
+    previews = []
+
+    def watch(done: int, total: int, info: dict[str, Any]) -> None:
+        previews.append(info["sample"]())
+
+    run(steps=5, on_progress=watch)
+    assert len(previews) == 5
+    assert previews[0].shape == (1, 3, *SIZES[2])
+
+
+def test_what_cannot_be_asked() -> None:
+    for options, words in (
+        ({"steps": 0}, "steps"),
+        ({"precision": "fp8"}, "precision"),
+        ({"init": "style"}, "init"),
+        ({"optimizer": "sgd"}, "optimizer"),
+        ({"scales": 9}, "at most"),
+        ({"scales": 0}, "scales"),
+    ):
+        with pytest.raises(InvalidOption, match=words):
+            run(**options)
