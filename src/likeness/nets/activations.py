@@ -4,7 +4,8 @@ asked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -60,6 +61,28 @@ def activations(net: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[str, T
                 f"the net overwrites the activations of layer {name!r} in place; ask for the layer after it"
             )
     return {name: found[name][0] for name in layers}
+
+
+@contextmanager
+def listening(net: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """A dict in which every forward pass of `net`, while the `with` lasts, leaves the outputs of `layers` (their last
+    use in the pass), for training that needs a whole pass and a look inside at once. No hook stays behind.
+
+    Raises UnknownName for a name that the net does not have.
+    """
+    found: dict[str, Tensor] = {}
+    modules = dict(net.named_modules(remove_duplicate=False))
+
+    def listen(name: str) -> torch.utils.hooks.RemovableHandle:
+        module = modules[_split(name, modules)[0]]
+        return module.register_forward_hook(lambda _, __, out: found.__setitem__(name, out))
+
+    handles = [listen(name) for name in layers]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def layer_shapes(net: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:

@@ -1,0 +1,234 @@
+"""`likeness train perceptual`: a slim VGG that sees what a large one sees, so that style costs a fraction."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ..errors import InvalidOption, UnreadableFile
+from ..metric.data import Progress
+from ..metric.loop import Schedule, fit
+from ..metric.losses import Terms
+from ..nets.activations import activations, listening
+from ..nets.perceptual import Architecture, Vgg, save, until
+from ..samples.folders import list_images
+from ..samples.images import SUFFIXES, read_image
+from .objective import check_layers
+from .pictures import open_encoder
+
+LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+HELD_OUT = 20  # every so many pictures one is never trained on
+
+
+@dataclass(frozen=True)
+class TrainedPerceptual:
+    """Where the net is, and per layer the share of the teacher's variance that a linear map of the student's
+    activations leaves unexplained on held-out pictures (0: all explained)."""
+
+    out: str
+    steps: int
+    unexplained: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class ReadOuts(nn.Module):
+    """A linear map (1x1 convolution) per layer from the student's channels to the teacher's."""
+
+    def __init__(self, student: Vgg, teacher: Vgg, layers: Sequence[str]) -> None:
+        super().__init__()
+
+        def width(net: Vgg, layer: str) -> int:
+            return net.architecture.widths[int(layer[4]) - 1]
+
+        self.maps = nn.ModuleDict(
+            {layer: nn.Conv2d(width(student, layer), width(teacher, layer), 1) for layer in layers}
+        )
+
+    def forward(self, seen: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+        """layer -> `mean (W a - t)^2 / var t`: the share of the teacher's variance left unexplained."""
+        return {
+            layer: (self.maps[layer](seen[layer].float()) - t).square().mean() / t.var().clamp_min(1e-12)
+            for layer, t in wanted.items()
+        }
+
+
+def train_perceptual(
+    pictures: Path,
+    *,
+    out: Path,
+    teacher: Path,
+    more_pictures: Sequence[str] = (),
+    widths: tuple[int, ...] = (16, 32, 64, 128),
+    steps: int = 10_000,
+    batch: int = 8,
+    size: int = 96,
+    lr: float = 2e-3,
+    warmup: int = 100,
+    every: int = 500,
+    seed: int = 0,
+    precision: str = "auto",
+    optimizer: str = "muon",
+    checkpoint: Path | None = None,
+    on_progress: Progress | None = None,
+) -> TrainedPerceptual:
+    """Train a slim VGG to explain a large one's relu1_1 ... relu4_1 through linear maps; write it to `out`.
+
+    Linear maps, because what style and content measure, differences and correlations of channels, passes through
+    them. At the end each channel is scaled so that its mean activation over the pictures is 1 (as Gatys normalised
+    VGG-19), which changes what the net computes by these factors only.
+
+    pictures: a folder of pictures or a zip of them; every 20th is held out.
+    out: the safetensors file to write.
+    teacher: weights of a VGG (.safetensors of ours, or an npz of Caffe's arrays).
+    more_pictures: further folders or zips.
+    widths: channels of each block.
+    steps: optimiser steps in all.
+    batch: crops per step.
+    size: side of a crop in pixels.
+    lr: peak learning rate.
+    warmup: steps of linear warm-up before the cosine.
+    every: steps between checkpoints and looks at the held-out pictures.
+    seed: of everything that is drawn.
+    precision: fp32, bf16, or auto for what a short probe finds faster.
+    optimizer: muon or adamw.
+    checkpoint: a folder; an interrupted run goes on from it.
+    """
+    if size % 8 or size < 32:
+        raise InvalidOption(f"size is {size}; it must be a multiple of 8, at least 32")
+    large = until(open_encoder(teacher), LAYERS[-1])
+    check_layers(large, LAYERS)
+    depths = large.architecture.depths
+    if len(widths) != len(depths):
+        raise InvalidOption(f"widths {widths} must name {len(depths)} blocks")
+    images = [image for image in read_pictures([pictures, *more_pictures], on_progress) if min(image.shape[:2]) >= size]
+    if len(images) < HELD_OUT:
+        raise InvalidOption(f"only {len(images)} pictures of at least {size} x {size} pixels; {HELD_OUT} are needed")
+    held, train = images[::HELD_OUT], [image for i, image in enumerate(images) if i % HELD_OUT]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        student = Vgg(Architecture(widths=tuple(widths), depths=depths[:3] + (1,), mean=(0.5,), scale=(0.25,)))
+        student.requires_grad_(True)
+        outs = ReadOuts(student, large, LAYERS)
+
+    def make_batch(step: int, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, ...]]:
+        crops = torch.stack([_crop(train, size, generator) for _ in range(batch)])
+        x = crops.permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            wanted = activations(large, x, LAYERS)
+        return x, tuple(wanted[layer] for layer in LAYERS)
+
+    figures: dict[str, float] = {}
+    tests = [_centre(image, size) for image in held[:: max(1, len(held) // 64)]]
+    with listening(student, LAYERS) as seen:
+
+        def objective(_: Tensor, wanted: tuple[Tensor, ...], generator: torch.Generator) -> Terms:
+            errors = outs(seen, dict(zip(LAYERS, wanted, strict=True)))
+            total = torch.stack(list(errors.values())).sum()
+            return Terms(total, {layer: float(error.detach()) for layer, error in errors.items()})
+
+        def keep(averaged: nn.Module, step: int) -> dict[str, float]:
+            assert isinstance(averaged, Vgg)
+            figures.update(unexplained(averaged, large, tests))
+            save(normalised(averaged, tests), out)
+            return {f"held_out_{layer}": value for layer, value in figures.items()}
+
+        fit(
+            student,
+            make_batch,
+            objective,
+            schedule=Schedule(steps, lr, warmup),
+            extra=outs,
+            seed=seed,
+            checkpoint=checkpoint,
+            every=every,
+            precision=precision,
+            optimizer=optimizer,
+            weight_decay=0.0,
+            on_checkpoint=keep,
+            on_progress=on_progress,
+        )
+    return TrainedPerceptual(str(out), steps, figures)
+
+
+@torch.no_grad()
+def unexplained(student: Vgg, teacher: Vgg, samples: Sequence[Tensor]) -> dict[str, float]:
+    """layer -> the share of the teacher's variance over `samples` that the best affine map of the student's activations
+    leaves, by least squares over all positions (a tenth of the samples would do: channels are few, positions many)."""
+    shares = {}
+    for layer in LAYERS:
+        pairs = [(activations(student, x, [layer])[layer], activations(teacher, x, [layer])[layer]) for x in samples]
+        a, t = (torch.cat([pair[i].flatten(2)[0].double() for pair in pairs], 1) for i in (0, 1))
+        a = torch.cat([a, torch.ones_like(a[:1])])
+        ridge = 1e-6 * torch.eye(len(a), dtype=a.dtype) * a.square().mean()
+        weights = torch.linalg.solve(a @ a.T / a.shape[1] + ridge, a @ t.T / a.shape[1])
+        shares[layer] = float((t - weights.T @ a).square().mean() / (t - t.mean(1, keepdim=True)).square().mean())
+    return shares
+
+
+@torch.no_grad()
+def normalised(net: Vgg, samples: Sequence[Tensor]) -> Vgg:
+    """A net whose every channel has a mean activation of 1 over `samples` and which else computes the same: ReLU and
+    pooling pass positive factors on, so each kernel is divided by its channel's mean and the next one takes it back."""
+    result = deepcopy(net)
+    names = [name for name, _ in result.named_children() if name.startswith("relu")]
+    totals = dict.fromkeys(names, torch.zeros(()))
+    for x in samples:
+        for name, a in activations(result, x, names).items():
+            totals[name] = totals[name] + a.mean((0, *range(2, a.ndim))) / len(samples)
+    before: Tensor | None = None
+    for name in names:
+        layer = result.get_submodule(name.replace("relu", "conv"))
+        weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
+        mean = totals[name].clamp_min(1e-4)  # a channel that never fires stays silent
+        if before is not None:
+            weight *= before.view(1, -1, *[1] * (weight.ndim - 2))
+        weight /= mean.view(-1, *[1] * (weight.ndim - 1))
+        bias /= mean
+        before = mean
+    return result
+
+
+def read_pictures(sources: Sequence[str | os.PathLike[str]], on_progress: Progress | None = None) -> list[np.ndarray]:
+    """All pictures (h, w, 3) uint8 of folders and zip files. Raises UnreadableFile where a picture cannot be read."""
+    images: list[np.ndarray] = []
+    for source in map(Path, sources):
+        if source.suffix.lower() != ".zip":
+            images += [read_image(path) for path in list_images([source])]
+        else:
+            try:
+                with zipfile.ZipFile(source) as file:
+                    names = sorted(n for n in file.namelist() if Path(n).suffix.lower() in SUFFIXES)
+                    images += [read_image(file.read(name)) for name in names]
+            except (OSError, zipfile.BadZipFile) as error:
+                raise UnreadableFile(f"{source} cannot be read as a zip of pictures: {error}") from error
+        if on_progress:
+            on_progress(len(images), len(images), {"stage": "decoding"})
+    return images
+
+
+def _crop(images: Sequence[np.ndarray], size: int, generator: torch.Generator) -> Tensor:
+    """A random square of a random picture, (size, size, 3) uint8, shrunk by up to a half, half of them mirrored."""
+    image = images[int(torch.randint(len(images), (1,), generator=generator))]
+    side = int(torch.randint(size, min(2 * size, *image.shape[:2]) + 1, (1,), generator=generator))
+    top, left = (int(torch.randint(n - side + 1, (1,), generator=generator)) for n in image.shape[:2])
+    picture = Image.fromarray(image[top : top + side, left : left + side]).resize((size, size), Image.Resampling.BOX)
+    crop = torch.from_numpy(np.asarray(picture).copy())
+    return crop.flip(1) if bool(torch.rand((), generator=generator) < 0.5) else crop
+
+
+def _centre(image: np.ndarray, size: int) -> Tensor:
+    top, left = ((n - size) // 2 for n in image.shape[:2])
+    crop = image[top : top + size, left : left + size]
+    return torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float() / 255

@@ -1,0 +1,111 @@
+"""`likeness train perceptual`: a slim VGG explains a large one; scaling its channels changes factors only."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from skimage import data as photographs
+
+from likeness.errors import InvalidOption, UnreadableFile
+from likeness.nets.activations import activations
+from likeness.nets.perceptual import Architecture, Vgg, load, save
+from likeness.samples.images import write_image
+from likeness.style.training import LAYERS, normalised, read_pictures, train_perceptual, unexplained
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for name in ("astronaut", "coffee", "cat"):
+        image = getattr(photographs, name)()
+        for i in range(8):
+            write_image(folder / f"{name}{i}.png", image[30 * i : 30 * i + 64, 30 * i : 30 * i + 64])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(3)
+    file = tmp_path_factory.mktemp("teacher") / "vgg.safetensors"
+    save(Vgg(Architecture(widths=(6, 8, 8, 10), depths=(1, 1, 1, 2), mean=(0.5,), scale=(0.25,))), file)
+    return file
+
+
+SMALL: dict[str, Any] = {"widths": (6, 8, 8, 10), "size": 32, "batch": 4, "warmup": 5, "precision": "fp32", "lr": 1e-2}
+
+
+def test_the_student_explains_the_teacher(pictures: Path, teacher: Path, tmp_path: Path) -> None:
+    result = train_perceptual(pictures, out=tmp_path / "slim.safetensors", teacher=teacher, steps=80, every=40, **SMALL)
+    torch.manual_seed(0)
+    tests = [torch.rand(1, 3, 32, 32) for _ in range(3)]
+    untrained = unexplained(Vgg(Architecture(widths=(6, 8, 8, 10), depths=(1, 1, 1, 1))), load(teacher), tests)
+    assert set(result.unexplained) == set(LAYERS)
+    assert result.unexplained["relu1_1"] < 0.15
+    assert result.unexplained["relu4_1"] < 0.9 * untrained["relu4_1"]
+    slim = load(tmp_path / "slim.safetensors")
+    assert [name for name, _ in slim.named_children()][-1] == "relu4_1"
+
+
+def test_a_resumed_run_ends_in_the_same_bytes(pictures: Path, teacher: Path, tmp_path: Path) -> None:
+    def stop(done: int, total: int, info: dict[str, Any]) -> None:
+        if "loss" in info and done == 5:
+            raise KeyboardInterrupt
+
+    options = SMALL | {"steps": 8, "every": 4, "teacher": teacher}
+    train_perceptual(pictures, out=tmp_path / "whole.safetensors", **options)
+    options["checkpoint"] = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train_perceptual(pictures, out=tmp_path / "half.safetensors", on_progress=stop, **options)
+    train_perceptual(pictures, out=tmp_path / "half.safetensors", **options)
+    assert (tmp_path / "half.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+
+
+def test_a_net_explains_itself_and_noise_explains_nothing() -> None:
+    torch.manual_seed(0)
+    net = Vgg(Architecture(widths=(4, 5, 6, 7), depths=(1, 1, 1, 1)))
+    samples = [torch.rand(1, 3, 40, 40) for _ in range(4)]
+    assert max(unexplained(net, net, samples).values()) < 1e-3
+    dead = Vgg(Architecture(widths=(1, 1, 1, 1), depths=(1, 1, 1, 1)))
+    dead.load_state_dict({name: torch.zeros_like(value) for name, value in dead.state_dict().items()})
+    assert min(unexplained(dead, net, samples).values()) > 0.999
+
+
+def test_scaling_channels_changes_factors_only() -> None:
+    torch.manual_seed(1)
+    net = Vgg(Architecture(widths=(4, 5, 6, 7), depths=(2, 1, 2, 1))).double()
+    for name, value in net.named_parameters():
+        if name.endswith("bias"):
+            value.data.uniform_(0.02, 0.1)
+    samples = [torch.rand(1, 3, 40, 40, dtype=torch.float64) for _ in range(3)]
+    scaled = normalised(net, samples)
+    names = ["relu1_1", "relu1_2", "relu2_1", "relu3_2", "relu4_1"]
+    before, after = (activations(one, samples[0], names) for one in (net, scaled))
+    for name in names:
+        mean = torch.stack([activations(scaled, x, [name])[name].mean((0, 2, 3)) for x in samples]).mean(0)
+        fired = before[name].amax((0, 2, 3)) > 1e-3
+        assert torch.allclose(mean[fired], torch.ones_like(mean[fired]), atol=1e-4)
+        ratio = (after[name] / before[name].clamp_min(1e-9)).amax((0, 2, 3)).view(1, -1, 1, 1)
+        assert torch.allclose(after[name], before[name] * ratio, atol=1e-4)
+
+
+def test_pictures_of_folders_and_zips(pictures: Path, teacher: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as file:
+        for picture in sorted(pictures.iterdir()):
+            file.write(picture, f"set/{picture.name}")
+        file.writestr("readme.txt", "no picture")
+    for a, b in zip(read_pictures([pictures]), read_pictures([tmp_path / "pictures.zip"]), strict=True):
+        assert np.array_equal(a, b)
+    (tmp_path / "bad.zip").write_bytes(b"PK")
+    with pytest.raises(UnreadableFile, match="bad.zip"):
+        read_pictures([tmp_path / "bad.zip"])
+    out = tmp_path / "slim.safetensors"
+    for options, message in (
+        ({"size": 128}, "24|only"),
+        ({"size": 33}, "multiple of 8"),
+        ({"widths": (4,)}, "4 blocks"),
+    ):
+        with pytest.raises(InvalidOption, match=message):
+            train_perceptual(pictures, out=out, teacher=teacher, **(SMALL | {"steps": 1} | options))
