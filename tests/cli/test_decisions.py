@@ -1,6 +1,7 @@
 """`likeness verify`, `detect`, `evaluate`: what is printed and which exit code, with the library's answers given."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,21 @@ def answer(decision: str, *reasons: str, distance: float | None = None, threshol
             "no match  distance 1.5000  (threshold 1.0000 at FMR 0.001)",
         ),
         (answer("cannot decide", "no face", "too dark"), 2, "cannot decide  no face; too dark"),
+        (
+            replace(answer("no match", distance=1.5, threshold=1.0), extrapolated=True),
+            1,
+            "no match  distance 1.5000  (threshold 1.0000 at FMR 0.001)  (extrapolated)",
+        ),
+        (
+            replace(answer("cannot decide", "no face", "too dark"), reasons_b=("no face", "too dark")),
+            2,
+            "cannot decide  b.jpg: no face, too dark",
+        ),
+        (
+            replace(answer("cannot decide", "no face"), reasons_a=("no face",), reasons_b=("no face",)),
+            2,
+            "cannot decide  a.jpg: no face; b.jpg: no face",
+        ),
         (answer("cannot decide", "no calibration", distance=0.5), 2, "cannot decide  distance 0.5000  no calibration"),
     ],
 )
@@ -120,6 +136,25 @@ def test_detect_draws(cli: Cli, pictures: Path) -> None:
         assert sorted(path.name for path in (pictures / "seen").iterdir()) == ["face-2.png", "face.png", "none.png"]
     result = cli("detect", pictures / "in", "--draw", pictures / "one.png")
     assert result.status == 2 and "folder" in result.err
+
+
+def test_drawings_never_replace_photographs(cli: Cli, pictures: Path) -> None:
+    source = pictures / "in" / "face.png"
+    content = {path: path.read_bytes() for path in (pictures / "in").rglob("*.png")}
+    (pictures / "other").symlink_to(pictures / "in")
+    (pictures / "hard.png").hardlink_to(source)
+    for photo, target in (
+        (source, source),
+        (source, pictures / "in"),
+        (source, pictures / "other"),
+        (source, pictures / "hard.png"),
+        (pictures / "other" / "face.png", source),
+        (pictures / "in", pictures / "in"),
+        (pictures / "in", pictures / "in" / "more"),
+    ):
+        result = cli("detect", photo, "--draw", target)
+        assert result.status == 2 and "would be replaced" in result.err and result.err.count("\n") == 1
+    assert {path: path.read_bytes() for path in (pictures / "in").rglob("*.png")} == content
 
 
 def test_evaluate_lfw(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,13 @@ def test_a_detector_is_exported_too(cli: Cli, exported: Path, tmp_path: Path) ->
     assert report["bytes"] == (tmp_path / "det.onnx").stat().st_size and report["max_difference"] <= 1e-5
 
 
+def test_an_export_never_replaces_what_it_reads(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "enc.safetensors").write_bytes(b"weights")
+    result = cli("weights", "export", tmp_path / "enc.safetensors", "-o", tmp_path / "enc.safetensors")
+    assert result.status == 2 and "would be replaced" in result.err
+    assert (tmp_path / "enc.safetensors").read_bytes() == b"weights"
+
+
 def test_files_that_are_no_weights(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     for file in ("x.safetensors", "absent.safetensors"):

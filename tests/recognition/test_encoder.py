@@ -113,7 +113,11 @@ def test_encode_gives_all_good_faces_largest_first_and_says_what_is_missing(enco
     one = encoder.encode(photograph(7, (240, 300)))
     assert len(one.templates) == 1 and one.reasons == ("face too small",)
     assert encoder.encode(photograph(7, (50, 50))) == Encoding((), ("no face",))
-    assert encoder.encode(photograph(7, (230, 300))) == Encoding((), ("face too small",))
+    (face,) = one.unusable
+    assert (face.reasons, face.place, face.region["box"]) == (("face too small",), 1, [200, 90, 15, 15])
+    assert face.quality["size"] == 15 and json.loads(json.dumps(one.to_dict()))["unusable"] == [face.to_dict()]
+    none = encoder.encode(photograph(7, (230, 300)))
+    assert (none.templates, none.reasons, len(none.unusable)) == ((), ("face too small",), 1)
 
 
 def test_dominating_and_central() -> None:
@@ -164,6 +168,12 @@ def test_many_keeps_few_photographs_at_a_time_and_stops_early(
     iterator.close()
     time.sleep(0.05)
     assert len(read) <= 3 * module.BATCH
+
+
+def test_what_is_no_photograph_is_refused_and_does_not_end_the_others(encoder: FaceEncoder) -> None:
+    for sources in ([None], [photograph(1), None, photograph(2)]):
+        with pytest.raises(InvalidOption, match="NoneType"):
+            list(encoder.encode_many(sources))
 
 
 def test_an_unexpected_error_is_not_swallowed(make_encoder: Callable[..., FaceEncoder], monkeypatch) -> None:

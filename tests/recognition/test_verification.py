@@ -56,12 +56,19 @@ def test_reasons_of_either_photograph(calibrated: FaceEncoder, swapped: bool) ->
     assert (found.decision, found.reasons, found.distance) == ("cannot decide", ("no face",), None)
     both = verify(photograph(1, (50, 50)), photograph(1, (210, 300)), encoder=calibrated)
     assert both.reasons == ("no face", "several faces")
+    assert (both.reasons_a, both.reasons_b) == (("no face",), ("several faces",))
+    empty = (found.reasons_a, found.reasons_b)
+    assert empty == (((), ("no face",)) if not swapped else (("no face",), ()))
+    assert json.loads(json.dumps(found.to_dict())) == found.to_dict()
     assert verify(pair[1], pair[1], encoder=calibrated).reasons == ("no face",)
 
 
 def test_bad_input_is_named(calibrated: FaceEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnreadableFile, match=r"none\.jpg"):
         verify(photograph(1), tmp_path / "none.jpg", encoder=calibrated)
+    for pair in ((None, photograph(1)), (photograph(1), None)):
+        with pytest.raises(InvalidOption, match="picture"):
+            verify(*pair, encoder=calibrated)
     for rate in (0, 1, -1, float("nan")):
         with pytest.raises(InvalidOption, match="max_fmr"):
             verify(tmp_path / "none.jpg", tmp_path / "none.jpg", max_fmr=rate, encoder=calibrated)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from likeness.errors import StorageError, UnreadableFile
-from likeness.samples.files import atomic_write
+from likeness.samples.files import atomic_write, overwritten
 
 
 def left(folder):
@@ -58,6 +58,44 @@ def test_follows_a_symbolic_link(tmp_path):
     atomic_write(tmp_path / "link", b"new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_bytes() == b"new"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permission bits of POSIX")
+def test_permissions(tmp_path):
+    def mode(name):
+        return (tmp_path / name).stat().st_mode & 0o777
+
+    old = os.umask(0o027)
+    try:
+        atomic_write(tmp_path / "new", b"x")
+        assert mode("new") == 0o640  # as the umask has it
+        atomic_write(tmp_path / "secret", b"x", mode=0o600)
+        assert mode("secret") == 0o600
+        for bits in (0o600, 0o666, 0o751):
+            (tmp_path / "new").chmod(bits)
+            atomic_write(tmp_path / "new", b"y")
+            assert mode("new") == bits
+        seen = []
+        atomic_write(tmp_path / "secret", lambda file: seen.append(os.fstat(file.fileno()).st_mode & 0o777), mode=0o600)
+        assert seen == [0o600]  # never more than that, also while it is written
+        atomic_write(tmp_path / "new", b"z", mode=0o600)
+        assert mode("new") == 0o600
+    finally:
+        os.umask(old)
+
+
+def test_which_target_is_one_of_the_inputs(tmp_path):
+    inputs = [tmp_path / "a", tmp_path / "b", tmp_path / "missing"]
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "folder").mkdir()
+    assert overwritten([tmp_path / "c", tmp_path / "new"], inputs) is None
+    assert overwritten([tmp_path / "c", tmp_path / "folder" / ".." / "b"], inputs) == tmp_path / "folder" / ".." / "b"
+    assert overwritten([str(tmp_path / "missing")], inputs) == str(tmp_path / "missing")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    os.link(tmp_path / "b", tmp_path / "hard")
+    for name in ("link", "hard"):
+        assert overwritten([tmp_path / name], inputs) == tmp_path / name
 
 
 def test_a_long_unicode_name(tmp_path):

@@ -6,10 +6,13 @@ import argparse
 import csv
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+from ..errors import InvalidOption
 
 OnProgress = Callable[[int, int, dict[str, Any]], None]
 
@@ -91,6 +94,14 @@ def progress_bar(label: str) -> Iterator[OnProgress]:
         yield on_progress
     finally:
         bar.close()
+
+
+def refuse_overwriting(targets: Iterable[str | os.PathLike[str]], inputs: Iterable[str | os.PathLike[str]]) -> None:
+    """InvalidOption where writing one of `targets` would replace one of the files that are read."""
+    from ..samples.files import overwritten
+
+    if found := overwritten(targets, inputs):
+        raise InvalidOption(f"{found} is one of the files that are read and would be replaced: choose another place")
 
 
 def complain(path: object, message: str) -> None:

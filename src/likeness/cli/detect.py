@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidOption, UnreadableFile
-from .common import complain, json_option, option, print_json, print_table, progress_bar
+from .common import complain, json_option, option, print_json, print_table, progress_bar, refuse_overwriting
 
 COLOURS = ((0, 200, 83), (255, 214, 0))  # box, landmarks
 
@@ -38,9 +38,10 @@ def run(options: argparse.Namespace) -> int:
     several = len(photos) > 1
     if options.draw and several and Path(options.draw).suffix:
         raise InvalidOption(f"--draw {options.draw}: {len(photos)} photographs need a folder, not one file")
+    drawings = _drawings(Path(options.draw), photos) if options.draw else []
+    refuse_overwriting(drawings, photos)
     detector = Detector.load(options.detector)
     found: list[dict[str, Any]] = []
-    drawn: set[Path] = set()
     failed = 0
     with progress_bar("detect") as on_progress:
         for done, path in enumerate(photos, 1):
@@ -53,8 +54,9 @@ def run(options: argparse.Namespace) -> int:
                 continue
             faces = detector.detect(image, min_score=options.min_score, min_size=options.min_size)
             found.append({"file": str(path), "faces": [face.to_dict() for face in faces]})
-            if options.draw:
-                write_image(_drawing(Path(options.draw), path, several, drawn), draw(image, faces))
+            if drawings:
+                drawings[done - 1].parent.mkdir(parents=True, exist_ok=True)
+                write_image(drawings[done - 1], draw(image, faces))
             on_progress(done, len(photos), {"faces": len(faces)})
     print_json(found) if options.json else _print(found)
     return 2 if failed else 0
@@ -76,17 +78,18 @@ def draw(image: np.ndarray, faces: Any) -> np.ndarray:
     return np.asarray(picture)
 
 
-def _drawing(out: Path, photo: Path, several: bool, drawn: set[Path]) -> Path:
-    """Where the drawing of `photo` goes; a folder gets one PNG each, numbered where two photographs have one name."""
-    if not several and out.suffix:
-        return out
-    out.mkdir(parents=True, exist_ok=True)
-    target, count = out / f"{photo.stem}.png", 1
-    while target in drawn:
-        count += 1
-        target = out / f"{photo.stem}-{count}.png"
-    drawn.add(target)
-    return target
+def _drawings(out: Path, photos: Sequence[Path]) -> list[Path]:
+    """Where each drawing goes; a folder gets one PNG each, numbered where photographs have one name."""
+    if len(photos) == 1 and out.suffix:
+        return [out]
+    drawn: dict[Path, None] = {}
+    for photo in photos:
+        target, count = out / f"{photo.stem}.png", 1
+        while target in drawn:
+            count += 1
+            target = out / f"{photo.stem}-{count}.png"
+        drawn[target] = None
+    return list(drawn)
 
 
 def _print(found: list[dict[str, Any]]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .common import complain, json_option, option, print_json, progress_bar
+from .common import complain, json_option, option, print_json, progress_bar, refuse_overwriting
 
 
 def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
@@ -30,11 +30,13 @@ def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None
 
 def run(options: argparse.Namespace) -> int:
     from ..errors import UnreadableFile
+    from ..recognition.decision import UNREADABLE
     from ..recognition.encoder import Encoding, FaceEncoder
     from ..samples.files import atomic_write
     from ..samples.folders import list_images
 
     photos = list_images(options.photos)
+    refuse_overwriting([options.output], photos)
     encoder = FaceEncoder.load(options.encoder)
     rows: list[tuple[str, Any]] = []
     skipped: list[dict[str, Any]] = []
@@ -51,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
                 try:
                     keep(path, encoder.encode(path))
                 except UnreadableFile:
-                    keep(path, Encoding((), ("unreadable file",)))
+                    keep(path, Encoding((), (UNREADABLE,)))
                 on_progress(done, len(photos), {})
         else:
             for path, encoding in zip(photos, encoder.encode_many(photos, on_progress=on_progress), strict=True):
@@ -67,10 +69,10 @@ def run(options: argparse.Namespace) -> int:
         scores=np.array([region.get("score", np.nan) for region in regions], np.float32),
         fingerprint=np.array(encoder.fingerprint),
     )
-    atomic_write(options.output, buffer.getvalue())
+    atomic_write(options.output, buffer.getvalue(), mode=0o600)  # codes say who somebody is
     summary = {"output": options.output, "codes": len(rows), "skipped": skipped, "fingerprint": encoder.fingerprint}
     if options.json:
         print_json(summary)
     else:
         print(f"{len(rows)} codes of {len(photos)} photographs in {options.output}, {len(skipped)} skipped")
-    return 0
+    return 2 if any(UNREADABLE in one["reasons"] for one in skipped) else 0

@@ -26,17 +26,21 @@ def run(options: argparse.Namespace) -> int:
     from ..recognition.verification import verify
 
     decision = verify(options.a, options.b, max_fmr=options.max_fmr, encoder=options.encoder)
-    print_json(decision.to_dict()) if options.json else print_decision(decision.to_dict())
+    print_json(decision.to_dict()) if options.json else print_decision(decision.to_dict(), options.a, options.b)
     return EXIT[decision.decision]
 
 
-def print_decision(decision: dict) -> None:
-    """`match  distance 0.61 (threshold 1.02 at FMR 0.001)`, with the reasons where there are some."""
+def print_decision(decision: dict, a: str = "", b: str = "") -> None:
+    """`match  distance 0.61  (threshold 1.02 at FMR 0.001)`, or the reasons, and of which photograph, `a` or `b`."""
     line = decision["decision"]
     if decision["distance"] is not None:
         line += f"  distance {number(decision['distance'])}"
     if decision["threshold"] is not None:
         line += f"  (threshold {number(decision['threshold'])} at FMR {decision['max_fmr']:g})"
+        line += "  (extrapolated)" if decision["extrapolated"] else ""
+    about = [
+        f"{name}: {', '.join(decision[key])}" for name, key in ((a, "reasons_a"), (b, "reasons_b")) if decision[key]
+    ]
     if decision["reasons"]:
-        line += "  " + "; ".join(decision["reasons"])
+        line += "  " + "; ".join(about or decision["reasons"])
     print(line)

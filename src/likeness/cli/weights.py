@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .common import json_option, option, print_fields, print_json, print_table, progress_bar
+from .common import json_option, option, print_fields, print_json, print_table, progress_bar, refuse_overwriting
 
 
 def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
@@ -104,6 +104,7 @@ def run_remove(options: argparse.Namespace) -> int:
 def run_export(options: argparse.Namespace) -> int:
     from ..nets.export import export_encoder
 
+    refuse_overwriting([options.output], [options.file])
     if _is_detector(options.file):
         from ..faces.net import export
 

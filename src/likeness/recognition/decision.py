@@ -29,8 +29,8 @@ class Decision:
 
     `distance` is d = |f(a) - f(b)|^2 in [0, 4], `score` = 1 - d/2 in [-1, 1]; match only if distance <= threshold.
     Both are None where nothing could be compared; `threshold` is None without a calibration. `reasons` says why
-    nothing could be decided. `extrapolated`: `max_fmr` is below what the calibration's data can support
-    (see Calibration.extrapolated).
+    nothing could be decided; of two photographs, `reasons_a` and `reasons_b` say which of them is about the first and
+    the second. `extrapolated`: the threshold rests on fewer than 30 counted errors (see Calibration.extrapolated).
     """
 
     decision: Verdict
@@ -41,9 +41,11 @@ class Decision:
     reasons: tuple[str, ...]
     fingerprint: str | None
     extrapolated: bool = False
+    reasons_a: tuple[str, ...] = ()
+    reasons_b: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "reasons": list(self.reasons)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Identification:
 
     `subject` is the person recognised, None unless `decision` is "match". `candidates`: the nearest subjects, nearest
     first, whatever the decision. `searched`: the number of templates compared, which the threshold follows. `region`:
-    where in the sample the probe was found.
+    where in the sample the probe was found. `extrapolated`: as in Decision.
     """
 
     decision: Verdict

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, dict], None]
 
 BATCH = 16  # crops per run of the net: larger ones gain nothing on a CPU and cost memory
+_END: Any = object()  # None may be among the sources, and is then refused like any other thing that is no picture
 DOMINATES = 2.5  # a face is the photograph's subject if its area is at least this many times the next one's
 
 
@@ -85,14 +86,35 @@ class Template:
 
 
 @dataclass(frozen=True)
+class Unusable:
+    """A face that was found but not coded: the reason codes, its region and quality as in `Template`.
+
+    `place`: which one it is among all faces of the sample, coded or not, from 0.
+    """
+
+    reasons: tuple[str, ...]
+    region: dict[str, Any] | None
+    quality: dict[str, Any] | None
+    place: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self.__dict__, "reasons": list(self.reasons)}
+
+
+@dataclass(frozen=True)
 class Encoding:
-    """The templates of one sample, and the reason codes for what gave none."""
+    """The templates of one sample, the reason codes for what gave none, and the faces that they are about."""
 
     templates: tuple[Template, ...]
     reasons: tuple[str, ...] = ()
+    unusable: tuple[Unusable, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return {"templates": [template.to_dict() for template in self.templates], "reasons": list(self.reasons)}
+        return {
+            "templates": [template.to_dict() for template in self.templates],
+            "reasons": list(self.reasons),
+            "unusable": [face.to_dict() for face in self.unusable],
+        }
 
 
 class Encoder(Protocol):
@@ -227,7 +249,7 @@ class FaceEncoder:
         return found
 
     def encode(self, source: ImageSource) -> Encoding:
-        """Templates of all faces that are good enough, largest first, and the reasons why others are not.
+        """Templates of all faces that are good enough, largest first, and those that are not, with the reasons why.
 
         Raises UnreadableFile, TooManyPixels.
         """
@@ -235,13 +257,15 @@ class FaceEncoder:
         faces = self.detector.detect(image)
         if not faces:
             return Encoding((), ("no face",))
-        reasons = [self.limits.reasons(face.quality) for face in faces]
-        good = [
-            self._prepare(image, face, _origin(source))
-            for face, missed in zip(faces, reasons, strict=True)
-            if not missed
-        ]
-        return Encoding(self._templates(good), tuple(dict.fromkeys(reason for missed in reasons for reason in missed)))
+        good: list[_Prepared] = []
+        unusable: list[Unusable] = []
+        for place, face in enumerate(faces):
+            if missed := self.limits.reasons(face.quality):
+                unusable.append(Unusable(missed, _region(face), face.quality.to_dict(), place))
+            else:
+                good.append(self._prepare(image, face, _origin(source)))
+        reasons = dict.fromkeys(reason for one in unusable for reason in one.reasons)
+        return Encoding(self._templates(good), tuple(reasons), tuple(unusable))
 
     def encode_one(self, source: ImageSource, *, choose: Choice = dominating) -> Encoding:
         """The template of the one face the photograph is of, or none and the reasons. `choose`: which face that is.
@@ -266,7 +290,7 @@ class FaceEncoder:
             following = iter(sources)
 
             def refill() -> None:
-                while len(ahead) < 2 * BATCH and (source := next(following, None)) is not None:
+                while len(ahead) < 2 * BATCH and (source := next(following, _END)) is not _END:
                     ahead.append(pool.submit(self._find_or_reason, source, choose))
 
             try:

@@ -19,7 +19,7 @@ def verify(a: ImageSource, b: ImageSource, *, max_fmr: float = 1e-3, encoder: st
     encoder. Each photograph stands for the face that dominates it.
 
     The decision is "cannot decide" with its reasons where one of them has no single good face, and, with the distance,
-    where the encoder was never calibrated.
+    where the encoder was never calibrated; `reasons_a` and `reasons_b` say which photograph a reason is about.
     Raises UnreadableFile, TooManyPixels, UnknownName, WeightsError, InvalidOption (max_fmr).
     """
     from .encoder import resolve
@@ -32,7 +32,8 @@ def verify(a: ImageSource, b: ImageSource, *, max_fmr: float = 1e-3, encoder: st
             found[i] = coder.encode_one(source)  # raises what was wrong with it
     reasons = tuple(dict.fromkeys(reason for one in found for reason in one.reasons))
     if not all(one.templates for one in found):
-        return undecided(*reasons, max_fmr=max_fmr, fingerprint=coder.fingerprint)
+        nothing = undecided(*reasons, max_fmr=max_fmr, fingerprint=coder.fingerprint)
+        return replace(nothing, reasons_a=found[0].reasons, reasons_b=found[1].reasons)
     apart = distance(found[0].templates[0].code, found[1].templates[0].code)
     decision = decide(apart, coder.calibration, max_fmr=max_fmr)
     return replace(decision, fingerprint=coder.fingerprint)  # also where there is no calibration to name it

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import LikenessError, StorageError
 
 
-def atomic_write(path: str | os.PathLike[str], data: bytes | Callable[[BinaryIO], object]) -> None:
+def atomic_write(
+    path: str | os.PathLike[str], data: bytes | Callable[[BinaryIO], object], *, mode: int | None = None
+) -> None:
     """Write `data` (bytes, or a function that writes to an open binary file) so that `path` never holds half of it.
 
     The bytes go to a temporary name beside `path`, are flushed to the disk, and take the name in one step
     (`os.replace`). Whatever goes wrong, an older file under this name stays and the temporary file is removed.
-    A symbolic link is followed. Raises StorageError where the disk or the folder refuses.
+    A symbolic link is followed. `mode`: the file's permission bits (0o600: for its owner only); by default those of the
+    file that it replaces, or what is usual for a new one. Raises StorageError where the disk or the folder refuses.
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
     try:
         try:
-            with open(temporary, "xb") as file:
+            if mode is None and target.is_file():
+                mode = stat.S_IMODE(target.stat().st_mode)
+            # Made for its owner only, where it is not for everybody: nobody can open it before the mode is set.
+            first = 0o666 if mode is None else 0o600
+            with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, first)) as file:
+                if mode is not None:
+                    with contextlib.suppress(OSError):  # a file system without permissions
+                        os.chmod(temporary, mode)
                 if callable(data):
                     data(file)
                 else:
@@ -39,6 +51,22 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | Callable[[BinaryIO]
     except OSError as error:
         reason = error.strerror or error
         raise StorageError(f"cannot write {os.fspath(path)}: {reason} (disk full? folder read-only?)") from error
+
+
+def overwritten(
+    targets: Iterable[str | os.PathLike[str]], inputs: Iterable[str | os.PathLike[str]]
+) -> str | os.PathLike[str] | None:
+    """The first of `targets` that is the same file as one of `inputs`, by whatever name or link; None where none is."""
+    taken = {_identity(path) for path in inputs}
+    return next((path for path in targets if _identity(path) in taken), None)
+
+
+def _identity(path: str | os.PathLike[str]) -> object:
+    try:
+        found = os.stat(path)
+    except OSError:  # not there yet
+        return os.path.realpath(path)
+    return found.st_dev, found.st_ino
 
 
 def _sync_folder(folder: Path) -> None:
