@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,38 @@ def test_enroll_one_person(cli: Cli, people: Path, tmp_path: Path) -> None:
     reasons = [reason for _, reason in result.json["rejected"]]
     assert reasons == ["no face", "several faces", "unreadable file"]
     result = cli("gallery", "enroll", db, "Nobody", tmp_path / "black.png")
-    assert result.status == 2 and result.out.splitlines()[1].split() == ["Nobody", "0", "1"]
+    assert result.status == 2 and result.out.splitlines()[1].split() == ["Nobody", "0", "0", "1"]
     assert f"{tmp_path / 'black.png'}: no face" in result.err
+    again = cli("gallery", "enroll", db, "Ada", people / "Ada")
+    assert again.status == 0 and again.out.splitlines()[1].split() == ["Ada", "0", "2", "0"]
+    assert [one["templates"] for one in cli("gallery", "list", db, "--json").json] == [2]
+
+
+def test_a_failed_beginning_leaves_no_gallery(cli: Cli, people: Path, tmp_path: Path) -> None:
+    db, black = tmp_path / "new.db", tmp_path / "black.png"
+    (tmp_path / "nobody").mkdir()
+    for words in (
+        ("enroll", db, "Ada", tmp_path / "absent.png"),
+        ("enroll", db, "Ada", black),
+        ("enroll", db, "Ada", tmp_path / "nobody"),
+        ("enroll", db, "a" * 201, people / "Ada"),
+        ("enroll", db, "Ada", people / "Ada", "--encoder", "mine"),
+        ("enroll", db, "--folder", tmp_path / "absent"),
+        ("enroll", db, "--folder", tmp_path / "nobody"),
+        ("import", db, tmp_path / "absent.npz"),
+        ("import", db, black),
+    ):
+        assert cli("gallery", *words).status == 2
+        assert not list(tmp_path.glob("new.db*")), words
+
+
+def test_enrolling_shows_a_bar(cli: Cli, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tqdm
+
+    real = tqdm.tqdm
+    monkeypatch.setattr(tqdm, "tqdm", lambda **options: real(**{**options, "delay": 0, "mininterval": 0}))
+    for words in (("Ada", people / "Ada"), ("--folder", people)):
+        assert "enroll" in cli("gallery", "enroll", tmp_path / "a.db", *words).err
 
 
 def test_enroll_a_folder(cli: Cli, people: Path, tmp_path: Path) -> None:
@@ -160,6 +191,14 @@ def test_identify_strangers_and_broken_files(cli: Cli, db: Path, tmp_path: Path)
     assert cli("identify", db, tmp_path / "stranger.png", "--max-fpir", "2").status == 2
 
 
+def test_identify_says_what_is_extrapolated(cli: Cli, db: Path, people: Path) -> None:
+    photo = people / "Ada" / "0.png"
+    assert "extrapolated" not in cli("identify", db, photo, "--max-fpir", "0.3").out
+    assert "(extrapolated)  then " in cli("identify", db, photo, "--max-fpir", "1e-6").out
+    assert cli("identify", db, photo, "--max-fpir", "1e-6", "--json").json[0]["faces"][0]["extrapolated"] is True
+    assert cli("gallery", "verify", db, "Ada", photo, "--max-fmr", "1e-7").out.endswith("(extrapolated)\n")
+
+
 def test_identify_csv(cli: Cli, db: Path, people: Path, tmp_path: Path) -> None:
     out = cli("identify", db, people / "Ada" / "0.png", tmp_path / "black.png", "--csv").out
     rows = list(csv.DictReader(io.StringIO(out)))
@@ -189,8 +228,13 @@ def test_list_show_stats(cli: Cli, db: Path, people: Path) -> None:
 
 def test_remove_and_forget(cli: Cli, db: Path, people: Path) -> None:
     ids = [template["id"] for template in cli("gallery", "show", db, "Ada", "--json").json["templates"]]
-    assert cli("gallery", "remove", db, ids[0]).out == "removed 1 templates\n"
-    assert cli("gallery", "remove", db, ids[1], "--json").json[0]["templates"] == 1
+    for missing in (999, 10**30):
+        result = cli("gallery", "remove", db, ids[0], missing, ids[1])
+        assert result.status == 2 and f"no template {missing}" in result.err
+    assert len(cli("gallery", "show", db, "Ada", "--json").json["templates"]) == 2
+    assert cli("gallery", "remove", db, ids[0]).out == f"removed: 1 templates; no byte of them is left in {db}\n"
+    removed = cli("gallery", "remove", db, ids[1], "--json").json
+    assert (removed["templates"], removed["complete"], removed["hindrance"]) == (1, True, "")
     assert cli("gallery", "remove", db, ids[1]).status == 2
     assert "Ada" not in cli("gallery", "list", db).out
     assert "no byte of them is left" in cli("gallery", "forget", db, "Joan").out
@@ -204,8 +248,13 @@ def test_remove_and_forget(cli: Cli, db: Path, people: Path) -> None:
 def test_forgetting_while_somebody_reads(cli: Cli, db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from likeness.recognition.gallery import Gallery, Receipt
 
-    monkeypatch.setattr(Gallery, "forget", lambda self, name: Receipt(2, False, 7, 0.0))
-    assert "the next one to open it" in cli("gallery", "forget", db, "Joan").out
+    receipt = Receipt(2, False, 7, 0.0, "the disk is full")
+    monkeypatch.setattr(Gallery, "forget", lambda self, name: receipt)
+    monkeypatch.setattr(Gallery, "remove", lambda self, ids: receipt)
+    for words in (("forget", db, "Joan"), ("remove", db, 1)):
+        out = cli("gallery", *words).out
+        assert "(the disk is full); the next one to open it wipes them" in out
+    assert cli("gallery", "remove", db, 1, "--json").json == receipt.to_dict()
 
 
 def test_export_and_import(cli: Cli, db: Path, people: Path, tmp_path: Path) -> None:
@@ -215,6 +264,13 @@ def test_export_and_import(cli: Cli, db: Path, people: Path, tmp_path: Path) -> 
     other = tmp_path / "other.db"
     assert cli("gallery", "import", other, file).out == f"imported 6 templates from {file}\n"
     assert cli("gallery", "list", other).out == cli("gallery", "list", db).out
+    again = cli("gallery", "import", other, file)
+    assert again.out == f"imported 0 templates from {file}; 6 were there already\n"
+    assert cli("gallery", "import", other, file, "--json").json["known"] == 6
+    for target in (db, f"{db}-wal"):
+        result = cli("gallery", "export", db, target)
+        assert result.status == 2 and "the gallery itself" in result.err
+    assert cli("gallery", "list", db).out == cli("gallery", "list", other).out
     assert cli("gallery", "import", other, people / "Ada" / "0.png", "--json").status == 2
 
 
@@ -236,8 +292,9 @@ def test_another_encoder_is_refused(cli: Cli, db: Path, people: Path, encoder: C
 
 def test_encode(cli: Cli, people: Path, tmp_path: Path) -> None:
     out = tmp_path / "codes.npz"
+    assert cli("encode", people, tmp_path / "black.png", "-o", out).status == 0
     result = cli("encode", people, tmp_path / "black.png", tmp_path / "broken.jpg", "-o", out, "--json")
-    assert result.status == 0 and result.json["codes"] == 6
+    assert result.status == 2 and result.json["codes"] == 6
     assert [skip["reasons"] for skip in result.json["skipped"]] == [["no face"], ["unreadable file"]]
     with np.load(out) as npz:
         assert npz["codes"].shape == (6, 16) and npz["codes"].dtype == np.float32
@@ -245,8 +302,23 @@ def test_encode(cli: Cli, people: Path, tmp_path: Path) -> None:
         assert npz["boxes"][0].tolist() == [1, 2, 30, 40] and npz["scores"].shape == (6,)
         assert str(npz["fingerprint"]) == PRINT
     every = cli("encode", tmp_path / "white.png", tmp_path / "broken.jpg", "-o", out, "--all-faces")
-    assert every.out == f"2 codes of 2 photographs in {out}, 1 skipped\n" and "broken.jpg" in every.err
+    assert (
+        every.status == 2
+        and every.out == f"2 codes of 2 photographs in {out}, 1 skipped\n"
+        and "broken.jpg" in every.err
+    )
     assert cli("encode", tmp_path / "black.png", "-o", out, "--json").json["codes"] == 0
     with np.load(out) as npz:
         assert npz["codes"].shape == (0, 16) and npz["boxes"].shape == (0, 4)
     assert cli("encode", people, "-o", tmp_path / "absent" / "codes.npz").status == 2
+    assert out.stat().st_mode & 0o077 == 0 or os.name != "posix"
+
+
+def test_encode_never_replaces_a_photograph(cli: Cli, people: Path, tmp_path: Path) -> None:
+    photo = people / "Ada" / "0.png"
+    content = photo.read_bytes()
+    (tmp_path / "link.npz").symlink_to(photo)
+    for target in (photo, tmp_path / "link.npz"):
+        result = cli("encode", people, "-o", target)
+        assert result.status == 2 and "would be replaced" in result.err
+    assert photo.read_bytes() == content

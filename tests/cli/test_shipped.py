@@ -25,7 +25,7 @@ def test_verify(cli: Cli, photos: Path) -> None:
     keys = {"decision", "distance", "score", "threshold", "max_fmr", "reasons", "fingerprint"}
     assert keys <= set(result.json) and result.json["distance"] <= result.json["threshold"]
     assert cli("verify", grace / "1.jpg", eileen).status == 1
-    assert cli("verify", grace / "1.jpg", photos / "cat.jpg").out == "cannot decide  no face\n"
+    assert cli("verify", grace / "1.jpg", photos / "cat.jpg").out == f"cannot decide  {photos / 'cat.jpg'}: no face\n"
     broken = cli("verify", grace / "1.jpg", photos / "broken.jpg")
     assert broken.status == 2 and "broken.jpg" in broken.err
 
@@ -45,7 +45,7 @@ def test_detect(cli: Cli, photos: Path) -> None:
 def test_gallery(cli: Cli, photos: Path, tmp_path: Path) -> None:
     db = tmp_path / "people.db"
     result = cli("gallery", "enroll", db, "--folder", photos / "people")
-    assert result.status == 0 and result.out.splitlines()[1].split() == ["Eileen", "Collins", "1", "0"]
+    assert result.status == 0 and result.out.splitlines()[1].split() == ["Eileen", "Collins", "1", "0", "0"]
     (entry,) = cli("identify", db, photos / "people" / "Grace Hopper" / "2.jpg", "--json").json
     face = entry["faces"][0]
     assert (face["decision"], face["subject"], face["searched"]) == ("match", "Grace Hopper", 3)

@@ -152,13 +152,43 @@ def test_the_law_of_independent_comparisons_is_never_beaten_by_much(fitted):
 
 
 def test_what_the_data_support(fitted, small):
-    assert fitted.supported_fmr == pytest.approx(3 / (400 * 399 / 2))
     assert not fitted.extrapolated(1e-3)
     assert fitted.extrapolated(1e-6)
     assert not fitted.extrapolated(0.1, 100)
     assert fitted.extrapolated(0.1, 10**6)
     assert small.extrapolated(1e-3)
-    assert not small.extrapolated(0.05)
+    assert small.extrapolated(0.05)
+    assert not small.extrapolated(0.5)
+
+
+@given(rate=st.floats(1e-9, 0.9))
+def test_extrapolated_is_what_lies_on_the_tail(fitted, small, rate):
+    for calibration in (fitted, small):
+        on_tail = calibration.threshold(rate) < calibration.curves[0].distances[0]
+        assert calibration.extrapolated(rate) is on_tail
+
+
+@given(rate=st.floats(1e-9, 0.9), n=st.integers(1, 3000))
+def test_extrapolated_searches_too(fitted, rate, n):
+    """Where it says no, the threshold is within what was counted for galleries of at least this size."""
+    curves = fitted.curves
+    if n > curves[-1].size:
+        assert fitted.extrapolated(rate, n)
+    elif not fitted.extrapolated(rate, n):
+        around = [curve for curve in curves if curve.size <= n][-1:] + [curve for curve in curves if curve.size >= n][
+            :1
+        ]
+        counted = min(curves[0].distances[0], *(curve.distances[0] for curve in around))
+        assert fitted.threshold_open_set(rate, n) >= counted - 1e-9
+    assert fitted.extrapolated(rate, n) or not fitted.extrapolated(0.9 + 0.1 * rate, n)
+
+
+def test_errors_below_30_are_extrapolated(monkeypatch):
+    monkeypatch.setattr(module, "MARGIN", 0.0)
+    codes, subjects = people(100, 1, 16)
+    calibration = fit(codes, subjects, "x")
+    for rate, expected in ((28 / 4950, True), (34 / 4950, False)):
+        assert calibration.extrapolated(rate) is expected
 
 
 def test_extrapolation_is_on_the_safe_side():
@@ -230,6 +260,21 @@ def test_twins_make_a_heavy_tail_that_is_kept():
 def test_bad_input_is_refused(change, said):
     with pytest.raises(InvalidOption, match=said):
         fit(*change(*people(25, 2, 8)), "x")
+
+
+def test_codes_that_do_not_differ_are_refused():
+    """Such a calibration could not be read again: no rate but 1 is in it."""
+    codes = np.tile(people(1, 1, 16)[0], (40, 1))
+    with pytest.raises(InvalidOption, match="do not differ"):
+        fit(codes, np.arange(40) // 2, "x")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_was_fitted_can_be_read_again(seed):
+    """Few people, crowded into a few directions: sizes about which nothing can be said get no curve."""
+    codes, subjects = people(25 + 40 * seed, 1, 2, seed=seed)
+    calibration = fit(np.round(codes) / np.linalg.norm(np.round(codes), axis=1, keepdims=True), subjects, "x")
+    assert Calibration.from_json(json.dumps(calibration.to_dict())) == calibration
 
 
 @pytest.mark.parametrize("n", [0, -1, 0.5, math.nan])

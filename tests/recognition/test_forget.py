@@ -11,7 +11,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from gallery_fakes import FakeEncoder, code_of, folder
 
+from likeness.errors import CorruptGallery
 from likeness.recognition.gallery import Gallery
+from likeness.recognition.stores.mirror import Mirror
 from likeness.recognition.stores.sqlite import SqliteStore
 
 NAME = "Xanthippe Quzwyrd"
@@ -101,6 +103,7 @@ def test_a_reader_that_goes_on_delays_it_and_the_next_opening_finishes(gallery, 
     assert reader.execute("SELECT count(*) FROM templates WHERE subject = ?", (NAME,)).fetchone() == (5,)
     receipt = gallery.forget(NAME)
     assert (receipt.templates, receipt.complete) == (5, False)
+    assert receipt.hindrance == "another process is reading an older state"
     assert gallery.stats().wipe_pending
     assert NAME not in {one.subject for one in gallery.subjects()}  # gone for everybody at once
     reader.execute("ROLLBACK")
@@ -108,6 +111,59 @@ def test_a_reader_that_goes_on_delays_it_and_the_next_opening_finishes(gallery, 
     with Gallery(gallery.path, encoder=FakeEncoder()) as opened:
         assert not opened.stats().wipe_pending
         assert traces(tmp_path, sources(5)) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (sqlite3.SQLITE_FULL, "the disk is full"),
+        (sqlite3.SQLITE_PROTOCOL, "another process is reading an older state"),
+        (sqlite3.SQLITE_IOERR, "failed"),
+        (sqlite3.SQLITE_CORRUPT, "failed"),
+        (None, "failed"),
+    ],
+)
+def test_nothing_is_raised_once_the_deletion_holds(gallery, tmp_path, monkeypatch, error, said):
+    gallery.enroll(NAME, sources(2))
+
+    class Failing:
+        """A connection that cannot VACUUM."""
+
+        def __init__(self, real):
+            self.real = real
+
+        def execute(self, statement, *values):
+            if statement == "VACUUM":
+                failure = sqlite3.OperationalError("failed")
+                if error is not None:
+                    failure.sqlite_errorcode = error
+                raise failure
+            return self.real.execute(statement, *values)
+
+    whole = SqliteStore._wipe
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteStore, "_wipe", lambda self, connection, **more: whole(self, Failing(connection), **more))
+        receipt = gallery.forget(NAME)
+    assert (receipt.templates, receipt.complete, receipt.hindrance) == (2, False, said)
+    assert receipt.to_dict()["hindrance"] == said
+    assert gallery.stats().wipe_pending and NAME not in {one.subject for one in gallery.subjects()}
+    gallery.close()
+    with Gallery(gallery.path, encoder=FakeEncoder()):
+        assert traces(tmp_path, sources(2)) == []
+
+
+def test_a_mirror_that_cannot_catch_up_is_thrown_away(gallery, monkeypatch):
+    gallery.enroll(NAME, sources(2))
+    gallery.identify("p1/1")
+
+    def damaged(self, store):
+        raise CorruptGallery("damaged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Mirror, "catch_up", damaged)
+        assert gallery.forget(NAME).complete
+    assert code_of(sources(1)[0]).tobytes() not in gallery._mirror._codes.tobytes()
+    assert len(gallery.subjects()) == 40
 
 
 def test_the_next_deletion_finishes_too(gallery, tmp_path):

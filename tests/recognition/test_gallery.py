@@ -1,8 +1,10 @@
+import io
 import json
 import os
 import sys
 import threading
 import unicodedata
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +26,10 @@ from likeness.errors import (
     TemplateNotFound,
     UnreadableFile,
 )
-from likeness.recognition.encoder import Template
+from likeness.recognition.encoder import Encoding, Template, Unusable
 from likeness.recognition.gallery import Gallery
+from likeness.recognition.records import Imported
+from likeness.recognition.stores.sqlite import SqliteStore
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +269,7 @@ def test_enroll_a_folder(gallery, tmp_path):
 
 def test_stats(peopled, encoder):
     stats = peopled.stats()
-    assert (stats.subjects, stats.templates, stats.code_length, stats.schema) == (3, 4, 32, 1)
+    assert (stats.subjects, stats.templates, stats.code_length, stats.schema) == (3, 4, 32, 2)
     assert (stats.fingerprint, stats.revision, stats.wipe_pending) == ("f" * 16, 3, False)
     assert stats.bytes >= os.path.getsize(peopled.path)
     assert stats.threshold_verify == encoder.calibration.threshold(1e-3)
@@ -328,7 +332,8 @@ def test_codes_are_kept_bit_by_bit(peopled):
 def test_export_and_import_lose_nothing(peopled, tmp_path, encoder):
     assert peopled.export(tmp_path / "a.npz") == 4
     with Gallery(tmp_path / "copy.db", encoder=encoder) as copy:
-        assert copy.import_(tmp_path / "a.npz") == 4
+        assert copy.import_(tmp_path / "a.npz") == Imported(4, 0)
+        assert copy.import_(tmp_path / "a.npz") == Imported(0, 4)
         assert names(copy) == names(peopled)
         for subject in names(copy):
             for a, b in zip(copy.show(subject).templates, peopled.show(subject).templates, strict=True):
@@ -342,7 +347,7 @@ def test_export_and_import_lose_nothing(peopled, tmp_path, encoder):
 
 def test_an_empty_gallery_travels_too(gallery, tmp_path):
     gallery.export(tmp_path / "a.npz")
-    assert gallery.import_(tmp_path / "a.npz") == 0
+    assert gallery.import_(tmp_path / "a.npz").to_dict() == {"templates": 0, "known": 0}
     assert gallery.stats().revision == 0
 
 
@@ -350,7 +355,7 @@ def test_import_refuses_other_encoders(peopled, tmp_path):
     with Gallery(tmp_path / "other.db", encoder=FakeEncoder("e" * 16)) as other:
         other.enroll("Zoe", "zoe/1")
         other.export(tmp_path / "other.npz")
-    with pytest.raises(FingerprintMismatch, match="e{16}.*f{16}"):
+    with pytest.raises(FingerprintMismatch, match=r"other\.npz.*e{16}.*f{16}"):
         peopled.import_(tmp_path / "other.npz")
     assert names(peopled) == {"Ada": 2, "Bob": 1, "Cyd": 1}
 
@@ -379,6 +384,12 @@ GOOD = {"format": "likeness gallery", "version": 1, "fingerprint": "f" * 16, "te
         (code_of("a")[None], {**GOOD, "templates": [{**ENTRY, "subject": ""}]}, CorruptGallery),
         (code_of("a")[None], {**GOOD, "templates": [{**ENTRY, "quality": 3}]}, CorruptGallery),
         (code_of("a")[None], {**GOOD, "templates": [{**ENTRY, "created": "x"}]}, CorruptGallery),
+        (code_of("a")[None], {**GOOD, "templates": [{**ENTRY, "created": float("nan")}]}, CorruptGallery),
+        (code_of("a")[None], {**GOOD, "templates": [{**ENTRY, "created": float("inf")}]}, CorruptGallery),
+        (code_of("a")[None], {**GOOD, "templates": [{**ENTRY, "created": 10**400}]}, CorruptGallery),
+        (code_of("a")[None], {**GOOD, "fingerprint": "\ud800"}, CorruptGallery),
+        (code_of("a")[None], {**GOOD, "fingerprint": "a\nb"}, CorruptGallery),
+        (code_of("a")[None], b"[" * 200_000, CorruptGallery),
         (code_of("a")[None].astype(float), GOOD, CorruptGallery),
         (2 * code_of("a")[None], GOOD, CorruptGallery),
         (code_of("a"), GOOD, CorruptGallery),
@@ -387,7 +398,7 @@ GOOD = {"format": "likeness gallery", "version": 1, "fingerprint": "f" * 16, "te
 )
 def test_import_checks_every_value(peopled, tmp_path, codes, manifest, error):
     save(tmp_path / "x.npz", codes, manifest)
-    with pytest.raises(error):
+    with pytest.raises(error, match=r"x\.npz"):
         peopled.import_(tmp_path / "x.npz")
     assert names(peopled) == {"Ada": 2, "Bob": 1, "Cyd": 1}
 
@@ -427,6 +438,116 @@ def test_a_truncated_or_flipped_export_is_noticed(peopled, tmp_path):
     with pytest.raises(CorruptGallery):
         peopled.import_(path)
     assert names(peopled) == {"Ada": 2, "Bob": 1, "Cyd": 1}
+
+
+@pytest.mark.parametrize("shape", [(2**40, 128), (2**62, 2**62), (3, 32), (0, 32)])
+def test_a_header_that_promises_more_than_there_is(peopled, tmp_path, shape):
+    header, manifest = io.BytesIO(), io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    np.save(manifest, np.frombuffer(json.dumps(GOOD).encode(), np.uint8))
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("codes.npy", header.getvalue() + code_of("a").tobytes())
+        archive.writestr("manifest.npy", manifest.getvalue())
+    with pytest.raises(CorruptGallery, match="promised"):
+        peopled.import_(tmp_path / "x.npz")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
+def test_an_export_is_for_its_owner_and_never_the_gallery_itself(peopled, tmp_path):
+    (tmp_path / "a.npz").touch(0o644)
+    peopled.export(tmp_path / "a.npz")
+    assert (tmp_path / "a.npz").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "link").symlink_to(peopled.path)
+    os.link(peopled.path, tmp_path / "second name")
+    for target in (peopled.path, tmp_path / "link", tmp_path / "second name", *SqliteStore.files_of(peopled.path)):
+        with pytest.raises(InvalidOption, match="gallery itself"):
+            peopled.export(target)
+    assert names(peopled) == {"Ada": 2, "Bob": 1, "Cyd": 1}
+    peopled.check()
+
+
+def test_the_same_photograph_is_kept_once(gallery):
+    assert gallery.enroll("Ada", ["ada/1", "ada/2"]).known == ()
+    again = gallery.enroll("Ada", ["ada/2", "ada/3", "ada/3", "none"])
+    assert (again.accepted, again.known, len(again.rejected)) == ((3,), (2, 3), 1)
+    assert json.loads(json.dumps(again.to_dict())) == again.to_dict()
+    revision = gallery.stats().revision
+    nothing = gallery.enroll("Ada", "ada/1")
+    assert (nothing.accepted, nothing.known, nothing.revision) == ((), (1,), None)
+    assert gallery.stats().revision == revision
+    assert gallery.enroll("Bob", "ada/1").accepted == (4,)  # another's: his own affair
+    assert names(gallery) == {"Ada": 3, "Bob": 1}
+    gallery.remove(1)
+    assert gallery.enroll("Ada", "ada/1").accepted == (5,)
+
+
+def test_a_killed_enrolment_run_again_ends_like_an_uninterrupted_one(tmp_path, encoder):
+    for person in ("Ada", "Bob", "Cyd"):
+        (tmp_path / "people" / person).mkdir(parents=True)
+        for photo in range(3):
+            (tmp_path / "people" / person / f"{photo}.jpg").write_text(f"{person}/{photo}")
+
+    class Killed(Exception):
+        pass
+
+    def kill(done, total, info):
+        if done >= 6:
+            raise Killed
+
+    found = []
+    for name in ("once.db", "twice.db"):
+        with Gallery(tmp_path / name, encoder=encoder) as gallery:
+            if name == "twice.db":
+                with pytest.raises(Killed):
+                    gallery.enroll_folder(tmp_path / "people", on_progress=kill)
+                assert names(gallery) == {"Ada": 3, "Bob": 3}
+            enrolments = gallery.enroll_folder(tmp_path / "people")
+            found.append([(row.id, row.subject, row.origin, row.code.tobytes()) for row in gallery._store.rows()])
+    assert found[0] == found[1]
+    assert [(len(one.accepted), len(one.known)) for one in enrolments] == [(0, 3), (0, 3), (3, 0)]
+
+
+def test_every_face_found_has_an_answer(peopled, encoder, monkeypatch):
+    def encode(source):
+        whole = FakeEncoder.encode(encoder, source)
+        bad = [Unusable((f"bad {place}",), {"box": [place] * 4}, None, place) for place in (0, 2, 3)]
+        return Encoding(whole.templates, ("bad 0", "bad 2", "bad 3"), tuple(bad))
+
+    monkeypatch.setattr(encoder, "encode", encode)
+    answers = peopled.identify("ada/9+bob/8")
+    assert [answer.subject for answer in answers] == [None, "Ada", None, None, "Bob"]
+    assert [answer.reasons for answer in answers] == [("bad 0",), (), ("bad 2",), ("bad 3",), ()]
+    assert [answer.decision for answer in answers][::2] == ["cannot decide", "cannot decide", "match"]
+    assert answers[2].region == {"box": [2, 2, 2, 2]} and answers[2].candidates == () and answers[2].searched == 4
+    assert json.loads(json.dumps(answers[2].to_dict())) == answers[2].to_dict()
+
+
+def test_progress_of_one_persons_photographs(gallery):
+    seen = []
+
+    class Telling(FakeEncoder):
+        def encode_many(self, sources, on_progress=None):
+            for done, found in enumerate(super().encode_many(sources), 1):
+                on_progress(done, len(sources), {})
+                yield found
+
+    gallery._named = Telling()
+    gallery.enroll("Ada", ["ada/1", "ada/2"], on_progress=lambda *progress: seen.append(progress))
+    assert seen == [(1, 2, {}), (2, 2, {})]
+
+
+def test_several_templates_are_removed_all_or_none(peopled):
+    revision = peopled.stats().revision
+    for ids in ([1, 999, 3], [1, 2**63], [2**200], [-(2**63)], 10**30):
+        with pytest.raises(TemplateNotFound, match="nothing was removed"):
+            peopled.remove(ids)
+    for ids in (["x"], "1", [], None, [1.0]):
+        with pytest.raises(InvalidOption, match="template"):
+            peopled.remove(ids)
+    assert names(peopled) == {"Ada": 2, "Bob": 1, "Cyd": 1} and peopled.stats().revision == revision
+    receipt = peopled.remove([1, np.int64(3), 1])
+    assert (receipt.templates, receipt.complete, receipt.revision) == (2, True, revision + 1)
+    assert names(peopled) == {"Ada": 1, "Cyd": 1}
 
 
 def test_export_to_a_place_that_is_none(peopled, tmp_path):

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +22,14 @@ from likeness.errors import (
     CorruptGallery,
     ForeignGallery,
     GalleryError,
+    InvalidOption,
     NewerSchema,
     StorageError,
 )
 from likeness.recognition.gallery import Gallery
 from likeness.recognition.stores import schema, sqlite
 from likeness.recognition.stores.base import Row
+from likeness.recognition.stores.failures import named
 from likeness.recognition.stores.mirror import Mirror
 from likeness.recognition.stores.sqlite import SqliteStore
 
@@ -174,7 +178,7 @@ def test_an_empty_file_becomes_a_gallery(tmp_path):
 
 def test_a_newer_schema_is_refused(path):
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}")
     content = path.read_bytes()
     with pytest.raises(NewerSchema, match="upgrade"):
         Gallery(path)
@@ -186,9 +190,101 @@ def test_an_older_schema_is_brought_up_to_date(path, monkeypatch):
     monkeypatch.setattr(sqlite, "MIGRATIONS", added)
     expected = everything(path)
     with sqlite3.connect(path) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(added),)
         assert connection.execute("SELECT count(note), count(*) FROM templates").fetchone() == (0, 30)
     assert everything(path) == expected
+
+
+def test_checksums_do_not_depend_on_the_interpreters_unicode_tables():
+    """Written down, as another Python must find them: an emoji of Unicode 16, a letter that `repr` shows or escapes."""
+    values = (7, "Ada \U0001fae9é", b"code", PRINT, None, "日本.jpg", '{"x": 1.5}', 1.25)
+    text = '[7, "Ada \\ud83e\\udee9\\u00e9", "ffffffffffffffff", null, "\\u65e5\\u672c.jpg", "{\\"x\\": 1.5}", 1.25]'
+    assert schema.checksum(*values) == zlib.crc32(b"code", zlib.crc32(text.encode("ascii")))
+
+
+def test_the_checksums_of_schema_1_are_made_anew(path):
+    expected = everything(path)
+    with sqlite3.connect(path) as connection:
+        for id, *values, _ in connection.execute(f"SELECT {schema.COLUMNS} FROM templates").fetchall():
+            subject, code, *rest = values
+            old = zlib.crc32(code, zlib.crc32(repr((id, subject, *rest)).encode()))
+            connection.execute("UPDATE templates SET checksum = ? WHERE id = ?", (old, id))
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    damaged = path.with_suffix(".damaged")
+    shutil.copy(path, damaged)
+    assert everything(path) == expected
+    with Gallery(path, encoder=FakeEncoder()) as gallery:
+        assert gallery.stats().schema == 2
+        gallery.check()
+    with sqlite3.connect(damaged) as connection:
+        connection.execute("UPDATE templates SET subject = 'Eve' WHERE id = 4")
+    connection.close()
+    for _ in range(2):  # damage is not made good by the migration
+        with Gallery(damaged, encoder=FakeEncoder()) as gallery, pytest.raises(CorruptGallery, match="template 4"):
+            gallery.check()
+
+
+def error_of(statement, code=None, name="x"):
+    """An error of SQLite: a real one, or one with a result code that is hard to come by."""
+    if code is None:
+        with pytest.raises(sqlite3.Error) as caught:
+            sqlite3.connect(":memory:").execute(statement).fetchall()
+        return caught.value
+    error = sqlite3.OperationalError(name)
+    error.sqlite_errorcode = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (error_of("SELECT x FROM missing"), CorruptGallery, "export"),
+        (error_of("", sqlite3.SQLITE_CORRUPT), CorruptGallery, "export"),
+        (error_of("SELECT CAST(x'ff' AS TEXT)"), CorruptGallery, "export"),
+        (error_of("", sqlite3.SQLITE_PROTOCOL), StorageError, "locked"),
+        (error_of("", sqlite3.SQLITE_LOCKED), StorageError, "locked"),
+        (error_of("SELEC"), GalleryError, "syntax error"),
+        (error_of("", sqlite3.SQLITE_TOOBIG, "too big"), GalleryError, "too big"),
+        (sqlite3.ProgrammingError("closed"), GalleryError, "closed"),
+    ],
+)
+def test_only_damage_is_called_damage(error, kind, said):
+    found = named(error, Path("x.db"))
+    assert type(found) is kind
+    assert said in str(found)
+    assert ("export" in str(found)) is (kind is CorruptGallery)
+
+
+def test_a_database_in_memory_is_no_gallery(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place in (":memory:", Path(":memory:"), "./:memory:"):
+        with pytest.raises(InvalidOption, match="path"):
+            Gallery(place)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_can_be_made_only_when_somebody_is_put_in(tmp_path):
+    with Gallery(tmp_path / "x.db", encoder=FakeEncoder(), create_empty=False) as gallery:
+        assert gallery.subjects() == () and gallery.stats().templates == 0
+        assert gallery.enroll("Ada", ["none"]).accepted == ()
+        assert not list(tmp_path.iterdir())
+        assert gallery.enroll("Ada", ["ada/1"]).accepted == (1,)
+        assert gallery.identify("ada/1")[0].candidates[0].subject == "Ada"
+    assert (tmp_path / "x.db").stat().st_mode & 0o077 == 0
+    with Gallery(tmp_path / "x.db", encoder=FakeEncoder(), create_empty=False) as gallery:
+        assert [one.subject for one in gallery.subjects()] == ["Ada"]
+    with pytest.raises(StorageError, match="no folder"):
+        Gallery(tmp_path / "missing" / "x.db", create_empty=False)
+
+
+def test_another_process_may_make_the_file_meanwhile(tmp_path):
+    late = Gallery(tmp_path / "x.db", encoder=FakeEncoder(), create_empty=False)
+    with Gallery(tmp_path / "x.db", encoder=FakeEncoder()) as first:
+        first.enroll("Ada", "ada/1")
+    assert late.enroll("Ada", ["ada/1", "ada/2"]).known == (1,)
+    assert [one.templates for one in late.subjects()] == [2]
+    late.close()
 
 
 def test_a_failing_migration_changes_nothing(path, monkeypatch):
@@ -326,7 +422,9 @@ def test_an_older_copy_put_back_is_read_again(path):
 def test_strange_origins_are_kept(tmp_path):
     store = SqliteStore(tmp_path / "x.db")
     strange = row(origin="日本/'\".jpg", quality={"x": float("inf")})
-    store.add([row(origin="caf\udce9.jpg"), row(origin="\x00"), strange])
+    store.add(
+        [row(origin="caf\udce9.jpg"), row(origin="\x00", source="ada/2"), replace(strange, code=code_of("ada/3"))]
+    )
     assert [r.origin for r in store.rows()] == ["caf\\udce9.jpg", "\x00", "日本/'\".jpg"]
     assert [r.quality for r in store.rows()] == [None, None, {"x": float("inf")}]
     store.close()

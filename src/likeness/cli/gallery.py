@@ -55,14 +55,14 @@ def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None
 
 
 def opened(options: argparse.Namespace, *, create: bool = False) -> Gallery:
-    """The gallery of `options.db`; one that does not exist is made only where something is about to be put in."""
+    """The gallery of `options.db`; with `create`, one that does not exist is made once something is put in."""
     from ..recognition.gallery import Gallery
 
     if not create and not Path(options.db).exists():
         raise GalleryError(
             f"{options.db}: no such gallery; make one with: likeness gallery enroll {options.db} NAME PHOTO"
         )
-    return Gallery(options.db, encoder=options.encoder)
+    return Gallery(options.db, encoder=options.encoder, create_empty=False)
 
 
 def run_enroll(options: argparse.Namespace) -> int:
@@ -70,22 +70,23 @@ def run_enroll(options: argparse.Namespace) -> int:
 
     if bool(options.folder) == bool(options.name) or (options.name and not options.photos):
         raise InvalidOption("enroll needs NAME and PHOTO..., or --folder DIR")
-    with opened(options, create=True) as gallery:
+    with opened(options, create=True) as gallery, progress_bar("enroll") as on_progress:
         if options.folder:
-            with progress_bar("enroll") as on_progress:
-                enrolments = list(gallery.enroll_folder(options.folder, on_progress=on_progress))
+            enrolments = list(gallery.enroll_folder(options.folder, on_progress=on_progress))
         else:
-            enrolments = [gallery.enroll(options.name, list_images(options.photos))]
+            enrolments = [gallery.enroll(options.name, list_images(options.photos), on_progress=on_progress)]
     plain = [enrolment.to_dict() for enrolment in enrolments]
     if options.json:
         print_json(plain if options.folder else plain[0])
     else:
-        rows = [(entry["subject"], len(entry["accepted"]), len(entry["rejected"])) for entry in plain]
-        print_table(("subject", "enrolled", "rejected"), rows)
+        rows = [
+            (entry["subject"], *(len(entry[name]) for name in ("accepted", "known", "rejected"))) for entry in plain
+        ]
+        print_table(("subject", "enrolled", "known", "rejected"), rows)
         for entry in plain:
             for origin, reason in entry["rejected"]:
                 complain(origin, reason)
-    return 0 if any(entry["accepted"] for entry in plain) else 2
+    return 0 if any(entry["accepted"] or entry["known"] for entry in plain) else 2
 
 
 def run_verify(options: argparse.Namespace) -> int:
@@ -121,25 +122,24 @@ def run_show(options: argparse.Namespace) -> int:
 
 def run_remove(options: argparse.Namespace) -> int:
     with opened(options) as gallery:
-        receipts = [gallery.remove(template).to_dict() for template in options.templates]
-    if options.json:
-        print_json([{"id": id, **receipt} for id, receipt in zip(options.templates, receipts, strict=True)])
-    else:
-        print(f"removed {sum(receipt['templates'] for receipt in receipts)} templates")
+        receipt = gallery.remove(options.templates).to_dict()
+    print_json(receipt) if options.json else _print_receipt("removed", receipt, options.db)
     return 0
 
 
 def run_forget(options: argparse.Namespace) -> int:
     with opened(options) as gallery:
         receipt = gallery.forget(options.name).to_dict()
-    if options.json:
-        print_json(receipt)
-    elif receipt["complete"]:
-        print(f"forgotten: {receipt['templates']} templates; no byte of them is left in {options.db}")
-    else:
-        print(f"forgotten: {receipt['templates']} templates; another process is still reading an older state of")
-        print(f"{options.db}: the next one to open it wipes what is left")
+    print_json(receipt) if options.json else _print_receipt("forgotten", receipt, options.db)
     return 0
+
+
+def _print_receipt(done: str, receipt: dict[str, Any], db: str) -> None:
+    print(f"{done}: {receipt['templates']} templates", end="")
+    if receipt["complete"]:
+        print(f"; no byte of them is left in {db}")
+    else:
+        print(f". Bytes of them may be left in {db} ({receipt['hindrance']}); the next one to open it wipes them")
 
 
 def run_stats(options: argparse.Namespace) -> int:
@@ -159,7 +159,10 @@ def run_export(options: argparse.Namespace) -> int:
 
 def run_import(options: argparse.Namespace) -> int:
     with opened(options, create=True) as gallery:
-        templates = gallery.import_(options.file)
-    summary = {"file": options.file, "templates": templates}
-    print_json(summary) if options.json else print(f"imported {templates} templates from {options.file}")
+        imported = gallery.import_(options.file).to_dict()
+    if options.json:
+        print_json({"file": options.file, **imported})
+    else:
+        already = f"; {imported['known']} were there already" if imported["known"] else ""
+        print(f"imported {imported['templates']} templates from {options.file}{already}")
     return 0

@@ -94,7 +94,8 @@ def _print(found: list[dict[str, Any]]) -> None:
         for face in entry["faces"]:
             best = face["candidates"][0] if face["candidates"] else {}
             others = ", ".join(f"{c['subject']} {c['distance']:.2f}" for c in face["candidates"][1:])
-            note = "; ".join(face.get("reasons", ())) or (f"then {others}" if others else "")
+            note = "; ".join(face["reasons"]) or (f"then {others}" if others else "")
+            note = f"(extrapolated)  {note}".rstrip() if face["extrapolated"] else note
             distance, threshold = number(best.get("distance")), number(face["threshold"])
             rows.append((entry["file"], face["decision"], face["subject"], distance, threshold, note))
     print_table(("file", "decision", "subject", "distance", "threshold", ""), rows)

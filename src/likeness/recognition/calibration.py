@@ -3,8 +3,8 @@
 `docs/explain/decisions.md` derives the formulas. In short: for each held-out photograph (a probe) count how many
 photographs of *other* people lie within a distance t. From these counts follows the share of searches, in random
 galleries of N templates of strangers, whose best distance is at most t: the false-positive identification rate
-FPIR(N, t). N = 1 is the false-match rate FMR(t). Down to about 30 errors the curves are counted; below, a
-generalised-Pareto tail (Pickands 1975) continues them.
+FPIR(N, t). N = 1 is the false-match rate FMR(t). Down to 30 errors the curves are counted; below, a generalised-Pareto
+tail (Pickands 1975) continues them, and decisions say `extrapolated`.
 """
 
 from __future__ import annotations
@@ -86,11 +86,6 @@ class Calibration:
         """`fit` under the name of what it makes."""
         return fit(codes, subjects, fingerprint, **options)
 
-    @property
-    def supported_fmr(self) -> float:
-        """The smallest FMR that the data say anything about: 3 / pairs of people (rule of three, 95 %)."""
-        return 3.0 / (self.subjects * (self.subjects - 1) / 2)
-
     def fmr(self, distance: float) -> float:
         """The share of comparisons of two different people whose distance is at most `distance`."""
         return math.exp(self.curves[0].log_rate(float(distance)))
@@ -124,10 +119,18 @@ class Calibration:
     def extrapolated(self, max_rate: float, n: int = 1) -> bool:
         """Whether the threshold for `max_rate` and `n` templates rests on extrapolation rather than on counted errors.
 
-        True where the rate is below three errors in as many independent trials as the data hold (the rule of three), or
-        the gallery larger than the largest fitted.
+        True where it lies on the tail of a curve, below which fewer than 30 errors were counted, or the gallery is
+        larger than the largest fitted.
         """
-        return _size(n) > self.curves[-1].size or rate("max_rate", max_rate) < 3.0 / _trials(self.subjects, n)
+        log_pass, size = math.log1p(-rate("max_rate", max_rate)), _size(n)
+        independent = _log_error(log_pass / size)
+        if size > self.curves[-1].size:
+            return True
+        if self.curves[0].distance(independent) > self._searched(log_pass, size):  # see `_threshold`: the one taken
+            return independent < self.curves[0].log_rates[0]
+        last = sum(curve.size <= size for curve in self.curves)
+        between = self.curves[last - 1].size < size
+        return any(_log_error(log_pass) < curve.log_rates[0] for curve in self.curves[last - 1 : last + between])
 
     def to_dict(self) -> dict[str, Any]:
         return {"format": FORMAT, "version": VERSION, **asdict(self)}
@@ -196,7 +199,8 @@ def fit(
     """Calibrate on `codes` (n, d), unit length, of the people `subjects` (n,): any labels, equal for the same person.
 
     The people must be unknown to the encoder. Every photograph is compared with those of everybody else, a block of
-    rows at a time: about 100 MB, and about a second for 4,000 codes. Raises InvalidOption for fewer than 20 people.
+    rows at a time: about 100 MB, and about a second for 4,000 codes. Raises InvalidOption for fewer than 20 people, and
+    where different people have the same codes.
     """
     codes, labels = _checked(codes, subjects)
     order = np.argsort(labels, kind="stable")
@@ -244,7 +248,12 @@ def fit(
         rates = sums[row] / total
         residuals = squares[row] - 2 * rates * products[row] + rates**2 * np.sum(weights**2)
         deviation = 2 * np.sqrt(np.maximum(residuals, 0)) / total
-        curves.append(_fit_curve(size, _trials(people, size), rates, deviation))
+        curve = _fit_curve(size, _trials(people, size), rates, deviation)
+        if curve.log_rates[0] >= 0:  # every distance may be a stranger's: no smaller rate to speak of
+            break
+        curves.append(curve)
+    if not curves:
+        raise InvalidOption("the codes of different people do not differ: is the encoder's preprocessing right?")
     return Calibration(str(fingerprint), people, n, int(total) // 2, tuple(curves))
 
 

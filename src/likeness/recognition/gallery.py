@@ -6,7 +6,7 @@ It asks an `Encoder` for templates, keeps them in a store, and decides by the en
 
 from __future__ import annotations
 
-import contextlib
+import operator
 import os
 import threading
 import time
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import FingerprintMismatch, InvalidOption, LikenessError, StorageError, SubjectNotFound
+from ..errors import FingerprintMismatch, InvalidOption, LikenessError, SubjectNotFound
+from ..samples.files import overwritten
 from .decision import (
     CANNOT_DECIDE,
     EMPTY_GALLERY,
@@ -33,8 +34,8 @@ from .decision import (
     undecided,
 )
 from .exchange import read_rows, write_rows
-from .records import Enrolment, GalleryStats, Receipt, SubjectRecord, SubjectSummary, TemplateRecord
-from .stores.base import Row, State, Store, subject_name
+from .records import Enrolment, GalleryStats, Imported, Receipt, SubjectRecord, SubjectSummary, TemplateRecord
+from .stores.base import Deleted, Row, State, Store, subject_name
 from .stores.mirror import Mirror
 from .stores.schema import MIGRATIONS
 from .stores.sqlite import SqliteStore
@@ -51,16 +52,24 @@ class Gallery:
 
     `encoder`: a name in the catalogue, or an object that encodes; it is loaded when first needed. Once somebody is
     enrolled, the gallery is bound to the encoder's fingerprint: another one raises FingerprintMismatch. Threads may
-    share a gallery, and processes the file.
-    Raises ForeignGallery, CorruptGallery, NewerSchema, StorageError.
+    share a gallery, and processes the file. `create_empty=False`: a new file is made only when somebody is put in, so
+    that a failed enrolment leaves none.
+    Raises ForeignGallery, CorruptGallery, NewerSchema, StorageError, InvalidOption (":memory:").
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, encoder: str | Encoder = "face", timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        encoder: str | Encoder = "face",
+        timeout: float = 30.0,
+        create_empty: bool = True,
+    ) -> None:
         self.path = Path(path)
         self._named = encoder
         self._lock = threading.RLock()
         self._mirror = Mirror()
-        self._store: Store = SqliteStore(self.path, timeout=timeout)
+        self._store: Store = SqliteStore(self.path, timeout=timeout, create_empty=create_empty)
 
     def __enter__(self) -> Gallery:
         return self
@@ -86,11 +95,12 @@ class Gallery:
         """Which state of the gallery the last answer of this object was about; each write makes a new one."""
         return self._mirror.revision
 
-    def enroll(self, subject: str, photos: Any) -> Enrolment:
+    def enroll(self, subject: str, photos: Any, *, on_progress: Progress | None = None) -> Enrolment:
         """Keep the templates of one person's photographs (a list, or a single one): one template per photograph.
 
         Photographs that cannot be used are rejected with the reason, the others kept: all of them or, in a crash, none.
-        More of the same person may follow later. Raises InvalidOption for an impossible name or an empty list.
+        More of the same person may follow later; the same photograph again is known, and not kept twice.
+        `on_progress(done, photographs, {"failed": n})`. Raises InvalidOption for an impossible name or an empty list.
         """
         subject = subject_name(subject)
         several = isinstance(photos, (list, tuple, Iterator)) and not hasattr(photos, "read")
@@ -98,15 +108,15 @@ class Gallery:
         if not sources:
             raise InvalidOption(f"no photographs of {subject!r} were given")
         encoder = self.encoder
-        return self._keep(subject, sources, list(encoder.encode_many(sources)))
+        return self._keep(subject, sources, list(encoder.encode_many(sources, on_progress=on_progress)))
 
     def enroll_folder(
         self, folder: str | os.PathLike[str], *, on_progress: Progress | None = None
     ) -> tuple[Enrolment, ...]:
         """Enrol everybody in a folder of subjects, FOLDER/NAME/*.jpg or FOLDER/NAME.jpg, one person after another.
 
-        Interrupted, it leaves the people done so far; none of them halfway. Raises InvalidOption (impossible name),
-        UnreadableFile (no such folder).
+        Interrupted, it leaves the people done so far, none of them halfway; run again, it ends as if it had not been.
+        Raises InvalidOption (impossible name), UnreadableFile (no such folder).
         """
         from ..samples.folders import read_subjects
 
@@ -126,7 +136,10 @@ class Gallery:
         return tuple(enrolments)
 
     def add(self, subject: str, templates: Sequence[Template]) -> Enrolment:
-        """Keep templates encoded before. Raises FingerprintMismatch, InvalidOption (code not of unit length)."""
+        """Keep templates encoded before, each once: one with the same code of the same subject is `known`.
+
+        Raises FingerprintMismatch, InvalidOption (code not of unit length).
+        """
         subject = subject_name(subject)
         for template in templates:
             if not abs(float(np.linalg.norm(template.code)) - 1) <= 1e-3:  # `not <=`: also where it is NaN
@@ -135,8 +148,8 @@ class Gallery:
             return Enrolment(subject, (), ())
         now = time.time()
         rows = [Row(subject, t.code, t.fingerprint, t.quality, t.origin, t.region, now) for t in templates]
-        ids, revision = self._store.add(rows)
-        return Enrolment(subject, ids, (), revision)
+        added = self._store.add(rows)
+        return Enrolment(subject, added.ids, (), added.revision if added.ids else None, added.known)
 
     def verify(self, subject: str, photo: Any, *, max_fmr: float = 1e-3) -> Decision:
         """Is this a photograph of `subject`? (1:1) The distance is the smallest to one of the subject's templates.
@@ -166,6 +179,8 @@ class Gallery:
     def identify(self, photo: Any, *, max_fpir: float = 0.01, top: int = 5) -> tuple[Identification, ...]:
         """Who is this? (1:N) One answer per face found, the largest first; one "cannot decide" where there is none.
 
+        A face that is not good enough has a "cannot decide", too, with the reasons and its region.
+
         At most `max_fpir` of the strangers are taken for somebody: the threshold follows the number of templates
         searched. `top`: how many candidates to list. Raises UnreadableFile, InvalidOption.
         """
@@ -178,13 +193,13 @@ class Gallery:
             state = self._mirror.catch_up(self._store)
             self._bound(state, encoder)
             searches = [(template, self._mirror.search(template.code, top)) for template in encoding.templates]
-        if not searches:
-            nobody = Identification(
-                CANNOT_DECIDE, None, (), None, state.templates, max_fpir, encoding.reasons, encoder.fingerprint
-            )
-            return (nobody,)
+
+        def undecidable(reasons: tuple[str, ...], region: dict[str, Any] | None = None) -> Identification:
+            searched, print = state.templates, encoder.fingerprint
+            return Identification(CANNOT_DECIDE, None, (), None, searched, max_fpir, reasons, print, region)
+
         calibration = encoder.calibration
-        answers = []
+        answers: list[Identification] = []
         for template, candidates in searches:
             verdict, threshold, reasons, extrapolated = _judge(candidates, calibration, max_fpir, state.templates)
             subject = candidates[0].subject if verdict == MATCH else None
@@ -194,11 +209,23 @@ class Gallery:
                     encoder.fingerprint, template.region, extrapolated,
                 )
             )  # fmt: skip
-        return tuple(answers)
+        for face in encoding.unusable:
+            answers.insert(face.place, undecidable(face.reasons, face.region))
+        return tuple(answers) or (undecidable(encoding.reasons),)
 
-    def remove(self, template_id: int) -> Receipt:
-        """Delete one template, leaving no byte of it. Raises TemplateNotFound."""
-        return self._receipt(*self._store.remove(int(template_id)))
+    def remove(self, template_ids: int | Sequence[int]) -> Receipt:
+        """Delete one template, or several, all or none, so that no byte of them is left in the gallery's files.
+
+        Raises TemplateNotFound, InvalidOption.
+        """
+        try:
+            several = template_ids if isinstance(template_ids, Sequence) else [template_ids]
+            ids = [operator.index(id) for id in several]
+        except TypeError:
+            raise InvalidOption(f"a template is named by its number (see `show`), not {template_ids!r}") from None
+        if not ids:
+            raise InvalidOption("no template was named")
+        return self._receipt(self._store.remove(ids))
 
     def forget(self, subject: str) -> Receipt:
         """Delete a person so that no byte of name, codes or origins is left in the gallery's files.
@@ -206,7 +233,7 @@ class Gallery:
         What lies outside (exports, backups, the disk's own copies of old blocks) is out of reach.
         Raises SubjectNotFound.
         """
-        return self._receipt(*self._store.forget(subject_name(subject)))
+        return self._receipt(self._store.forget(subject_name(subject)))
 
     def subjects(self) -> tuple[SubjectSummary, ...]:
         """Everybody enrolled, by name."""
@@ -243,21 +270,30 @@ class Gallery:
         )  # fmt: skip
 
     def export(self, path: str | os.PathLike[str]) -> int:
-        """Write all templates to one npz file (arrays and JSON, no pickle); returns how many. Raises StorageError."""
+        """Write all templates to one npz file (arrays and JSON, no pickle), for its owner's eyes; returns how many.
+
+        Raises StorageError, InvalidOption where `path` is the gallery itself.
+        """
+        if overwritten([path], SqliteStore.files_of(self.path)):
+            raise InvalidOption(f"{os.fspath(path)} is the gallery itself: export it to another file")
         rows = list(self._store.rows())
         write_rows(path, rows, rows[0].fingerprint if rows else None)
         return len(rows)
 
-    def import_(self, path: str | os.PathLike[str]) -> int:
-        """Add the templates of an exported file, all or none; returns how many.
+    def import_(self, path: str | os.PathLike[str]) -> Imported:
+        """Add the templates of an exported file, all or none, but those that are in the gallery already.
 
         Raises FingerprintMismatch (made by another encoder than the gallery's), ForeignGallery, CorruptGallery,
         NewerSchema, UnreadableFile.
         """
         rows = read_rows(path)
-        if rows:
-            self._store.add(rows)
-        return len(rows)
+        if not rows:
+            return Imported(0, 0)
+        try:
+            added = self._store.add(rows)
+        except FingerprintMismatch as error:
+            raise FingerprintMismatch(f"{os.fspath(path)} cannot be imported: {error}") from error
+        return Imported(len(added.ids), len(added.known))
 
     def check(self) -> None:
         """Look at every byte of the file: SQLite's own check, and each template's checksum. Raises CorruptGallery."""
@@ -295,12 +331,15 @@ class Gallery:
             if not encoding.templates
         )
         kept = self.add(subject, [template for encoding in encodings for template in encoding.templates])
-        return Enrolment(subject, kept.accepted, rejected, kept.revision)
+        return Enrolment(subject, kept.accepted, rejected, kept.revision, kept.known)
 
-    def _receipt(self, templates: int, complete: bool, revision: int) -> Receipt:
-        with self._lock, contextlib.suppress(StorageError):
-            self._mirror.catch_up(self._store)  # no code of theirs stays in memory either
-        return Receipt(templates, complete, revision, time.time())
+    def _receipt(self, done: Deleted) -> Receipt:
+        with self._lock:
+            try:
+                self._mirror.catch_up(self._store)  # no code of theirs stays in memory either
+            except LikenessError:  # the deletion holds; what is wrong now, the next question will say
+                self._mirror = Mirror()
+        return Receipt(done.templates, not done.hindrance, done.revision, time.time(), done.hindrance)
 
 
 def _judge(

@@ -10,30 +10,46 @@ from typing import Any
 class Enrolment:
     """What became of one person's photographs: ids of the templates kept, (origin, reason) of those that gave none.
 
-    Nobody is enrolled where `accepted` is empty. `revision`: the gallery's, after this (None if it did not change).
+    `known`: ids of templates that were in the gallery already, for photographs that gave the very same code again; they
+    are not kept twice. `revision`: the gallery's, after this (None if it did not change).
     """
 
     subject: str
     accepted: tuple[int, ...]
     rejected: tuple[tuple[str, str], ...]
     revision: int | None = None
+    known: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "accepted": list(self.accepted), "rejected": [list(one) for one in self.rejected]}
+        lists = {"accepted": list(self.accepted), "rejected": [list(one) for one in self.rejected]}
+        return {**asdict(self), **lists, "known": list(self.known)}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import did: templates added, and `known`: how many of the file's were in the gallery already."""
+
+    templates: int
+    known: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass(frozen=True)
 class Receipt:
     """That `templates` were deleted. It does not say whose: a receipt is kept, and the person is to be forgotten.
 
-    `complete`: no byte of them is left in the gallery's files. Otherwise another process was reading an older state;
-    the next one to open the gallery finishes.
+    `complete`: no byte of them is left in the gallery's files. Otherwise they are gone for everybody, but `hindrance`
+    says what kept their bytes there (another process reading an older state, a full disk); the next one to open the
+    gallery finishes.
     """
 
     templates: int
     complete: bool
     revision: int
     deleted: float
+    hindrance: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -56,13 +56,32 @@ class Changes:
     removed: np.ndarray
 
 
+@dataclass(frozen=True)
+class Added:
+    """What became of rows that were to be kept: `ids` of the new ones, in order; `known`: for each of the others the id
+    of its equal (same subject, code and fingerprint); `revision`: the store's, one more where anything is new."""
+
+    ids: tuple[int, ...]
+    known: tuple[int, ...]
+    revision: int
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """How many templates went, the revision that this made, and what kept their bytes in the file ("": nothing)."""
+
+    templates: int
+    revision: int
+    hindrance: str = ""
+
+
 class Store(Protocol):
     """A place that keeps templates. Every method either happens altogether or raises a GalleryError and did nothing."""
 
     def state(self) -> State: ...
 
-    def add(self, rows: Sequence[Row]) -> tuple[tuple[int, ...], int]:
-        """Keep `rows`, all or none. Returns their ids and the revision that they made.
+    def add(self, rows: Sequence[Row]) -> Added:
+        """Keep `rows`, all or none; those that are there already are not kept twice.
 
         Raises FingerprintMismatch where they come from another encoder than the templates kept.
         """
@@ -76,12 +95,15 @@ class Store(Protocol):
         """What a mirror must do that knows this revision and the templates up to `last_id`."""
         ...
 
-    def forget(self, subject: str) -> tuple[int, bool, int]:
-        """Delete a subject and every byte of it: (templates deleted, whether no byte can be left, revision)."""
+    def forget(self, subject: str) -> Deleted:
+        """Delete a subject and every byte of it. Raises SubjectNotFound.
+
+        Nothing raises once the deletion holds: what then keeps bytes in the file is in the answer.
+        """
         ...
 
-    def remove(self, id: int) -> tuple[int, bool, int]:
-        """Delete one template in the same way; raises TemplateNotFound."""
+    def remove(self, ids: Sequence[int]) -> Deleted:
+        """Delete templates in the same way, all or none; raises TemplateNotFound."""
         ...
 
     def bytes(self) -> int:

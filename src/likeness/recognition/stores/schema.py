@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,45 @@ from .base import Row
 
 APPLICATION_ID = 0x4C494B45  # "LIKE": tells our files from other SQLite databases
 
-# One entry per schema version, each a list of statements; a file is brought up to date in one transaction.
-MIGRATIONS: list[tuple[str, ...]] = [
+COLUMNS = "id, subject, code, fingerprint, quality, origin, region, created, checksum"
+
+
+def checksum(id: int, subject: str, code: bytes, *rest: Any) -> int:
+    """CRC-32 of a row: SQLite notices damaged pages, but not a flipped bit within a value.
+
+    Taken over ASCII JSON, which is the same text in every Python: `repr` shows or escapes a letter as the interpreter's
+    Unicode tables know it or not.
+    """
+    return zlib.crc32(code, zlib.crc32(json.dumps((id, subject, *rest), ensure_ascii=True).encode()))
+
+
+def _checksum_1(id: int, subject: str, code: bytes, *rest: Any) -> int:
+    """The checksum of schema 1."""
+    return zlib.crc32(code, zlib.crc32(repr((id, subject, *rest)).encode()))
+
+
+def _new_checksums(connection: sqlite3.Connection) -> None:
+    """Schema 1 to 2. A row that is not what was written keeps its checksum, so that it is still found to be damaged."""
+    after = 0
+    while rows := connection.execute(
+        f"SELECT {COLUMNS} FROM templates WHERE id > ? ORDER BY id LIMIT 4096", (after,)
+    ).fetchall():
+        after = rows[-1][0]
+        connection.executemany(
+            "UPDATE templates SET checksum = ? WHERE id = ?",
+            [(checksum(*row[:-1]), row[0]) for row in rows if _matches(row, _checksum_1)],
+        )
+
+
+def _matches(values: tuple, function: Callable[..., int]) -> bool:
+    try:
+        return isinstance(values[2], bytes) and function(*values[:-1]) == values[-1]
+    except TypeError:  # bytes where text was written
+        return False
+
+
+# One entry per schema version, each a list of statements or functions; a file is brought up to date in one transaction.
+MIGRATIONS: list[tuple[str | Callable[[sqlite3.Connection], None], ...]] = [
     (
         """CREATE TABLE state (
             one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -38,8 +77,8 @@ MIGRATIONS: list[tuple[str, ...]] = [
         )""",
         "CREATE TABLE removed (template INTEGER PRIMARY KEY, revision INTEGER NOT NULL)",
     ),
+    (_new_checksums,),
 ]
-COLUMNS = "id, subject, code, fingerprint, quality, origin, region, created, checksum"
 
 
 def to_values(row: Row) -> tuple[str, bytes, str, str | None, str, str | None, float]:
@@ -59,14 +98,9 @@ def from_values(values: tuple) -> Row:
     return Row(subject, numbers, fingerprint, _from_json(quality), origin, _from_json(region), created, id)
 
 
-def checksum(id: int, subject: str, code: bytes, *rest: Any) -> int:
-    """CRC-32 of a row: SQLite notices damaged pages, but not a flipped bit within a value."""
-    return zlib.crc32(code, zlib.crc32(repr((id, subject, *rest)).encode()))
-
-
 def intact(values: tuple) -> bool:
     """Whether a row of `COLUMNS` is what was written."""
-    return isinstance(values[2], bytes) and checksum(*values[:-1]) == values[-1]
+    return _matches(values, checksum)
 
 
 def _to_json(value: dict[str, Any] | None) -> str | None:

@@ -18,10 +18,9 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -30,29 +29,38 @@ from ...errors import (
     FingerprintMismatch,
     ForeignGallery,
     GalleryError,
+    InvalidOption,
     NewerSchema,
     StorageError,
     SubjectNotFound,
     TemplateNotFound,
 )
-from .base import Changes, Row, State
+from .base import Added, Changes, Deleted, Row, State
+from .failures import LOCKED, named, primary
 from .schema import APPLICATION_ID, COLUMNS, MIGRATIONS, checksum, from_values, intact, to_values
 
 BATCH = 4096
 KEPT_REMOVALS = 100_000  # numbers of removed templates kept for mirrors to catch up; an older mirror reads all again
-_TRANSIENT = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+_MEMORY = ":memory:"  # SQLite's word for a database without a file
 
 
 class SqliteStore:
     """The store in the file `path`, made (for its owner's eyes only) if it does not exist.
 
     Threads may share it; so may forked processes. `timeout`: seconds to wait for other processes before StorageError.
-    Raises ForeignGallery (not a gallery), NewerSchema, CorruptGallery, StorageError (cannot be opened, read-only).
+    `create_empty=False`: a file that does not exist is made when the first template is kept, and not before.
+    Raises ForeignGallery (not a gallery), NewerSchema, CorruptGallery, StorageError (cannot be opened, read-only),
+    InvalidOption (":memory:": SQLite would keep nothing).
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, timeout: float = 30.0) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, timeout: float = 30.0, create_empty: bool = True) -> None:
         self.path = Path(path)
         self.timeout = timeout
+        if str(self.path) == _MEMORY:
+            raise InvalidOption(
+                f"a gallery is a file; {_MEMORY} is not one: give a path, in a temporary folder if need be"
+            )
+        self._create = create_empty
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._process = 0
@@ -65,9 +73,13 @@ class SqliteStore:
         with self._use() as connection:
             return self._read_state(connection)
 
-    def add(self, rows: Sequence[Row]) -> tuple[tuple[int, ...], int]:
+    def add(self, rows: Sequence[Row]) -> Added:
         prepared = [to_values(row) for row in rows]  # outside of the transaction: it must be short
         prints = {(row.fingerprint, len(row.code)) for row in rows}
+        with self._lock:
+            if not self._create:
+                self.close()  # what stood in for the missing file
+                self._create = True
         with self._write() as connection:
             state = self._read_state(connection)
             if state.fingerprint is not None:
@@ -78,20 +90,29 @@ class SqliteStore:
                     f"{self.path}: templates of two encoders cannot be compared: {names}. "
                     "Use the encoder that the gallery was made with, or start a new gallery."
                 )
+            present = self._present(connection, prepared)
             (last,) = connection.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence").fetchone()
-            ids = tuple(range(last + 1, last + 1 + len(rows)))
+            new: list[tuple] = []
+            known: list[int] = []
+            for values in prepared:
+                if (id := present.get(values[:3])) is not None:
+                    known.append(id)
+                    continue
+                last += 1
+                present[values[:3]] = last  # a row given twice is new once
+                new.append((last, *values, checksum(last, *values)))
+            if not new:
+                return Added((), tuple(known), state.revision)
             connection.executemany(
                 f"INSERT INTO templates ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                ((id, *values, checksum(id, *values)) for id, values in zip(ids, prepared, strict=True)),
+                new,
             )
-            for fingerprint, length in prints:  # one at most
-                connection.execute(
-                    "UPDATE state SET revision = revision + 1, templates = templates + ?, "
-                    "fingerprint = ?, code_length = ?",
-                    (len(ids), fingerprint, length),
-                )
-            revision = self._read_state(connection).revision
-        return ids, revision
+            ((fingerprint, length),) = prints
+            connection.execute(
+                "UPDATE state SET revision = revision + 1, templates = templates + ?, fingerprint = ?, code_length = ?",
+                (len(new), fingerprint, length),
+            )
+            return Added(tuple(values[0] for values in new), tuple(known), self._read_state(connection).revision)
 
     def rows(self, subject: str | None = None) -> Iterator[Row]:
         where, wanted = ("1", ()) if subject is None else ("subject = ?", (subject,))
@@ -116,12 +137,27 @@ class SqliteStore:
         gone = np.array([id for (id,) in removed], dtype=np.int64)
         return Changes(state, everything, ids, subjects, codes, empty if everything else gone)
 
-    def forget(self, subject: str) -> tuple[int, bool, int]:
-        missing = SubjectNotFound(f"{self.path}: nobody called {subject!r} is enrolled")
-        return self._delete("subject = ?", subject, missing)
+    def forget(self, subject: str) -> Deleted:
+        def find(connection: sqlite3.Connection) -> list[int]:
+            found = connection.execute("SELECT id FROM templates WHERE subject = ?", (subject,)).fetchall()
+            if not found:
+                raise SubjectNotFound(f"{self.path}: nobody called {subject!r} is enrolled")
+            return [id for (id,) in found]
 
-    def remove(self, id: int) -> tuple[int, bool, int]:
-        return self._delete("id = ?", id, TemplateNotFound(f"{self.path}: there is no template {id}"))
+        return self._delete(find)
+
+    def remove(self, ids: Sequence[int]) -> Deleted:
+        def find(connection: sqlite3.Connection) -> list[int]:
+            look = "SELECT 1 FROM templates WHERE id = ?"
+            wanted = list(dict.fromkeys(ids))
+            # SQLite's integers have 64 bits; no template has a larger number.
+            missing = [id for id in wanted if id.bit_length() > 63 or not connection.execute(look, (id,)).fetchone()]
+            if missing:
+                named = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+                raise TemplateNotFound(f"{self.path}: there is no template {named}; nothing was removed")
+            return wanted
+
+        return self._delete(find)
 
     def bytes(self) -> int:
         return sum(file.stat().st_size for file in self.files_of(self.path) if file.exists())
@@ -169,17 +205,24 @@ class SqliteStore:
         try:
             yield
         except sqlite3.Error as error:
-            raise _named(error, self.path) from error
+            raise named(error, self.path) from error
 
     def _open(self) -> sqlite3.Connection:
         if self.path.is_dir():
             raise StorageError(f"{self.path} is a folder, not a gallery")
+        if not self._create and not self.path.exists():
+            if not self.path.parent.is_dir():
+                raise StorageError(f"{self.path} cannot be made: there is no folder {self.path.parent}")
+            return self._connect(_MEMORY)  # an empty gallery, until something is to be kept
         with contextlib.suppress(OSError):  # what is wrong with the path, SQLite says itself
             if 0 < self.path.stat().st_size < 512:  # less than any page; SQLite would take it for empty
                 raise ForeignGallery(f"{self.path} is not a gallery, or was cut off")
         with contextlib.suppress(OSError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL, 0o600))
-        connection = sqlite3.connect(self.path, timeout=self.timeout, isolation_level=None, check_same_thread=False)
+        return self._connect(self.path)
+
+    def _connect(self, place: Path | str) -> sqlite3.Connection:
+        connection = sqlite3.connect(place, timeout=self.timeout, isolation_level=None, check_same_thread=False)
         try:
             self._recognise(connection)
             for pragma in ("secure_delete = ON", "foreign_keys = ON", "synchronous = FULL", "temp_store = MEMORY"):
@@ -214,7 +257,7 @@ class SqliteStore:
                 connection.execute("PRAGMA journal_mode = WAL")
                 break
             except sqlite3.OperationalError as error:  # SQLite does not wait by itself where the mode is to change
-                if _primary(error) != sqlite3.SQLITE_BUSY or time.monotonic() > patience:
+                if primary(error) != sqlite3.SQLITE_BUSY or time.monotonic() > patience:
                     raise
                 time.sleep(0.01)
         application, version, _ = self._identity(connection)
@@ -223,9 +266,9 @@ class SqliteStore:
         with _transaction(connection, "BEGIN IMMEDIATE"):
             self._recognise(connection)
             _, version, _ = self._identity(connection)
-            for statements in MIGRATIONS[version:]:
-                for statement in statements:
-                    connection.execute(statement)
+            for steps in MIGRATIONS[version:]:
+                for step in steps:
+                    step(connection) if callable(step) else connection.execute(step)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
@@ -237,11 +280,26 @@ class SqliteStore:
         revision, templates, pending, length, fingerprint = found
         return State(fingerprint, length or None, revision, templates, bool(pending))
 
-    def _delete(self, where: str, value: Any, missing: GalleryError) -> tuple[int, bool, int]:
+    def _present(self, connection: sqlite3.Connection, prepared: Sequence[tuple]) -> dict[tuple, int]:
+        """Ids of templates with the subject, code and fingerprint of one of `prepared`.
+
+        There is no index that would hold a person's data a second time, so this looks at the whole table: some
+        milliseconds per ten thousand templates.
+        """
+        wanted = {values[:3] for values in prepared}
+        subjects = {values[0] for values in prepared}
+        only = subjects.pop() if len(subjects) == 1 else None
+        found = connection.execute(
+            "SELECT id, subject, code, fingerprint FROM templates WHERE ?1 IS NULL OR subject = ?1 ORDER BY id DESC",
+            (only,),
+        )
+        return {
+            key: id for id, *values in found if (key := tuple(values)) in wanted
+        }  # the oldest, if several are equal
+
+    def _delete(self, find: Callable[[sqlite3.Connection], list[int]]) -> Deleted:
         with self._write() as connection:
-            ids = connection.execute(f"SELECT id FROM templates WHERE {where}", (value,)).fetchall()
-            if not ids:
-                raise missing
+            ids = [(id,) for id in find(connection)]
             connection.executemany("DELETE FROM templates WHERE id = ?", ids)
             connection.execute(
                 "UPDATE state SET revision = revision + 1, templates = templates - ?, pending = revision + 1",
@@ -250,9 +308,12 @@ class SqliteStore:
             revision = self._read_state(connection).revision
             connection.executemany("INSERT INTO removed VALUES (?, ?)", [(id, revision) for (id,) in ids])
             self._prune(connection)
-        with self._use() as connection:
-            complete = self._wipe(connection, patience=min(5.0, self.timeout))
-        return len(ids), complete, revision
+        try:
+            with self._use() as connection:
+                hindrance = self._wipe(connection, patience=min(5.0, self.timeout))
+        except GalleryError as error:  # the deletion holds; only its traces are still to go
+            hindrance = str(error)
+        return Deleted(len(ids), revision, hindrance)
 
     def _prune(self, connection: sqlite3.Connection) -> None:
         """Keep the list of removals short: drop the older half, with the revision up to which it no longer speaks."""
@@ -264,24 +325,25 @@ class SqliteStore:
             connection.execute("DELETE FROM removed WHERE revision <= ?", (middle,))
             connection.execute("UPDATE state SET forgotten_to = ?", (middle,))
 
-    def _wipe(self, connection: sqlite3.Connection, *, patience: float) -> bool:
-        """Get deleted bytes out of the file and its log; False where somebody reads an older state and goes on."""
+    def _wipe(self, connection: sqlite3.Connection, *, patience: float) -> str:
+        """Get deleted bytes out of the file and its log; what kept it from that, "" where nothing did."""
+        reading = "another process is reading an older state"
         connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
         try:
             (pending,) = connection.execute("SELECT pending FROM state").fetchone()
             connection.execute("VACUUM")
             busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if busy:
-                return False
+                return reading
             # Whoever deleted something meanwhile has written a newer revision here, and wipes for himself.
             connection.execute("UPDATE state SET pending = 0 WHERE pending <= ?", (pending,))
-        except sqlite3.OperationalError as error:
-            if _primary(error) in _TRANSIENT:
-                return False  # the deletion itself is committed; only its traces are still to go
-            raise
+        except sqlite3.Error as error:
+            if primary(error) in LOCKED:
+                return reading
+            return "the disk is full" if primary(error) == sqlite3.SQLITE_FULL else str(error)
         finally:
             connection.execute(f"PRAGMA busy_timeout = {int(self.timeout * 1000)}")
-        return True
+        return ""
 
     def _altered(self, id: int) -> CorruptGallery:
         return CorruptGallery(f"{self.path} is damaged: template {id} was altered. Restore it from an export.")
@@ -320,29 +382,3 @@ def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-
-
-def _primary(error: sqlite3.Error) -> int:
-    """SQLite's primary result code; Python's own errors (a closed connection) have none."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _named(error: sqlite3.Error, path: Path) -> GalleryError:
-    """What an error of SQLite means to the user."""
-    code = getattr(error, "sqlite_errorcode", 0)
-    if code == sqlite3.SQLITE_IOERR_SHORT_READ:
-        return CorruptGallery(f"{path} is damaged: it ends too early. Restore it from an export.")
-    said = {
-        sqlite3.SQLITE_BUSY: "stays locked by another process",
-        sqlite3.SQLITE_LOCKED: "stays locked by another process",
-        sqlite3.SQLITE_READONLY: "cannot be written: the file or its folder is read-only",
-        sqlite3.SQLITE_PERM: "cannot be opened: permission denied",
-        sqlite3.SQLITE_CANTOPEN: "cannot be opened: does its folder exist, and may you write to it?",
-        sqlite3.SQLITE_FULL: "cannot grow: the disk is full. Nothing was changed",
-        sqlite3.SQLITE_IOERR: f"cannot be read or written ({error}): is the disk full? Nothing was changed",
-    }.get(code & 0xFF)
-    if said:
-        return StorageError(f"{path} {said}")
-    if code & 0xFF == sqlite3.SQLITE_NOTADB:
-        return ForeignGallery(f"{path} is not a gallery: it is not even an SQLite database")
-    return CorruptGallery(f"{path} is damaged ({error}). Restore it from an export.")
