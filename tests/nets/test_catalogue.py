@@ -267,6 +267,32 @@ def test_a_calibration_left_behind_does_not_serve_the_next_of_that_name(home: Pa
     assert catalogue.add(file, name="mine").calibration is None
 
 
+def test_a_calibration_is_no_entry(shipped: Path, home: Path, file: Path) -> None:
+    catalogue.add(file, name="mine")
+    (home / "mine.calibration.json").write_text("{}")
+    (shipped / "face.calibration.json").write_text("{}")
+    for name in ("mine.calibration", "face.calibration"):
+        with pytest.raises(UnknownName, match="there are: face, mine, yunet"):
+            catalogue.entry(name)
+        with pytest.raises(UnknownName):
+            catalogue.remove(name)
+    assert (home / "mine.calibration.json").exists()
+
+
+def test_a_file_that_is_no_net_is_named(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "junk.onnx").write_bytes(b"junk")
+    with pytest.raises(WeightsError, match=r"junk\.onnx: not a working ONNX net"):
+        catalogue.add(tmp_path / "junk.onnx", name="x")
+
+
+def test_weights_are_read_and_hashed_once(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = []
+    whole = catalogue.check
+    monkeypatch.setattr(catalogue, "check", lambda one: (checked.append(one.name), whole(one))[1])
+    assert catalogue.read("face")[1] == (shipped / "face.onnx").read_bytes()
+    assert checked == ["face"]
+
+
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     (tmp_path / "blocked").write_text("a file, not a folder")
     monkeypatch.setenv("LIKENESS_HOME", str(tmp_path / "blocked"))

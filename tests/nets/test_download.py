@@ -152,6 +152,58 @@ def test_no_server_and_no_such_file(server: Server, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_the_network_is_not_the_disk(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that fails with a plain OSError, as TLS and routes do, is no reason to look for another folder."""
+
+    def fail(_: object, size: int) -> bytes:
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read", fail)
+    with pytest.raises(WeightsError, match=r"Network is unreachable.*put the file at"):
+        fetch(server, tmp_path / "net.onnx")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    monkeypatch.setattr(module.os, "replace", fail)
+    with pytest.raises(StorageError, match="LIKENESS_HOME"):
+        fetch(server, tmp_path / "net.onnx")
+
+
+def test_a_full_disk_is_not_the_network(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "net.onnx.part").mkdir()  # a part that cannot be written
+    with pytest.raises(StorageError, match="cannot write"):
+        fetch(server, tmp_path / "net.onnx")
+    assert len(server.asked) <= 1
+
+
+def test_two_at_once_do_not_share_a_part(server: Server, tmp_path: Path) -> None:
+    """The second begins while the first is in the middle, and both end with the whole file."""
+    target, inner = tmp_path / "net.onnx", []
+
+    def meanwhile(done: int, total: int, info: dict) -> None:
+        if not inner:
+            inner.append(1)
+            fetch(server, target)
+            assert target.read_bytes() == DATA
+
+    server.plan = [100_000]
+    fetch(server, target, on_progress=meanwhile)
+    assert target.read_bytes() == DATA
+    assert [asked for _, asked in server.asked] == [None, None, "bytes=100000-"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_an_interrupted_call_leaves_what_came(server: Server, tmp_path: Path) -> None:
+    def interrupt(done: int, total: int, info: dict) -> None:
+        if done > 100_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(server, tmp_path / "net.onnx", on_progress=interrupt)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx.part"]
+    fetch(server, tmp_path / "net.onnx")
+    assert server.asked[-1][1] is not None and (tmp_path / "net.onnx").read_bytes() == DATA
+
+
 def test_a_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="cannot write"):

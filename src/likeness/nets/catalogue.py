@@ -111,7 +111,7 @@ DOWNLOADS: tuple[Entry, ...] = (
         shipped=False,
         path=None,
         bytes=232_589,
-        licence="MIT",
+        licence="Apache-2.0 (origin), MIT (OpenCV Zoo)",
         fingerprint=fingerprint(_YUNET_SHA256, None, None),
         preprocessing=None,
         code_length=None,
@@ -146,7 +146,7 @@ def entries() -> tuple[Entry, ...]:
 
 def entry(name: str) -> Entry:
     """The weights called `name`. Raises UnknownName with the nearest name, WeightsError where the card is damaged."""
-    if NAME.fullmatch(name):
+    if _is_name(name):
         if (card := SHIPPED / (name + _CARD)).is_file():
             return _read_card(card, shipped=True)
         for download in DOWNLOADS:
@@ -179,8 +179,10 @@ def path(name: str, *, on_progress: Progress | None = None) -> Path:
 
 def read(name: str) -> tuple[Entry, bytes]:
     """The entry and the bytes of its ONNX file, which were just checked: nobody can change them in between."""
-    path(name)
     one = entry(name)
+    if one.path is None:
+        path(name)
+        one = entry(name)
     return one, check(one)
 
 
@@ -247,7 +249,10 @@ def add(
         data = Path(file).read_bytes()
     except OSError as error:
         raise UnreadableFile(f"{file}: {error.strerror}") from error
-    code_length = probe_encoder(data, preprocessing, label=str(file))
+    try:
+        code_length = probe_encoder(data, preprocessing, label=str(file))
+    except WeightsError as error:
+        raise WeightsError(f"{file}: {str(error).removeprefix('these bytes: ')}") from error
     sha256 = hashlib.sha256(data).hexdigest()
     card = {
         "name": name,
@@ -278,7 +283,7 @@ def remove(name: str) -> None:
 
     Raises UnknownName, InvalidOption for shipped weights.
     """
-    if not NAME.fullmatch(name) or not (home() / (name + _CARD)).is_file():
+    if not _is_name(name) or not (home() / (name + _CARD)).is_file():
         one = entry(name)
         if one.shipped:
             raise InvalidOption(f"{name!r} ships with likeness and cannot be removed")
@@ -325,6 +330,11 @@ def write_card(
     }
     atomic_write(folder / (name + _CARD), _to_json(card))
     return _read_card(folder / (name + _CARD), shipped=folder.resolve() == SHIPPED)
+
+
+def _is_name(name: str) -> bool:
+    """NAME.calibration names no entry: NAME.calibration.json is the calibration of NAME, not a card."""
+    return bool(NAME.fullmatch(name)) and not (name + _CARD).endswith(_CALIBRATION)
 
 
 def _to_json(card: dict[str, Any]) -> bytes:
