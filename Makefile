@@ -7,10 +7,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 TORCH  := torch==2.13.0
-# pytest-xdist workers; one BLAS thread each, or two workers on two cores fight over them
+#: pytest-xdist workers, with one BLAS thread each: more would fight over the cores
 WORKERS ?= 2
-# what `make bench` runs, one after the other; each writes JSON and prints a table (see its --help)
-BENCH ?= $(filter-out benchmarks/triplets.py,$(wildcard benchmarks/*.py))
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -49,7 +47,7 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	for script in $(BENCH); do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python benchmarks/run.py
 
 wheel: $(STAMP)
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .

@@ -147,3 +147,19 @@ def test_from_a_folder_to_an_encoder_with_a_name(
     result = cli("weights", "calibrate", "mine", tmp_path / "people", "--json")
     assert result.status == 0, result.err
     assert cli("verify", *pair, "--encoder", "mine").status in (0, 1)  # six steps make no encoder, but now it decides
+
+
+@pytest.mark.usefixtures("fake")
+def test_photographs_are_aligned(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function that can use an aligner of photographs gets the one that ships; nothing is printed of what is none."""
+    from likeness.faces.cropping import crop_of_one
+
+    def aligning(folder: "Path", *, out: "Path", align: "Align | None" = None, on_progress: Any = None) -> Report:  # noqa: F821
+        seen.clear()
+        seen.update(locals())
+        return Report(1, {})
+
+    monkeypatch.setattr(train, "trainer", lambda what: aligning)
+    result = cli("train", "recognition", "people", "-o", "e.st")
+    assert result.status == 0 and seen["align"] is crop_of_one
+    assert "figures: none" in result.out

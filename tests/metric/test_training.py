@@ -1,40 +1,19 @@
-"""The training loop and `train_recognition`: exact resume, collapse alarm, schedule, held-out people, several
-processes.
-"""
+"""`train_recognition`: it learns, goes on where it stopped, checks options first, never sees held-out people."""
 
-import os
-import socket
-import subprocess
-import sys
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
-from likeness.errors import Collapse, InvalidOption
-from likeness.metric.data import held_out, load_crops
-from likeness.metric.loop import CollapseAlarm, Schedule, fit
-from likeness.metric.losses import Terms, objective
-from likeness.metric.training import shuffled, train_recognition
-from likeness.nets import identity
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """41 made-up people, 3 noisy crops each: a colour pattern per person."""
-    folder, rng = tmp_path_factory.mktemp("people"), np.random.default_rng(0)
-    for subject in range(41):
-        pattern = rng.integers(40, 215, (4, 4, 3)).repeat(28, 0).repeat(28, 1)
-        (folder / f"{subject:02}").mkdir()
-        for take in range(3):
-            noisy = np.clip(pattern + rng.normal(0, 12, pattern.shape), 0, 255).astype(np.uint8)
-            Image.fromarray(noisy).save(folder / f"{subject:02}" / f"{take}.png")
-    return folder
-
+from likeness.errors import InvalidOption, LikenessError, StorageError, UnknownName, WeightsError
+from likeness.metric import heads, training
+from likeness.metric.data import Crops
+from likeness.metric.training import held_out_figures, shuffled, train_recognition
+from likeness.nets import identity, weights_file
 
 SMALL: dict[str, Any] = {
     "widths": (4, 8),
@@ -142,26 +121,175 @@ def test_hints_teach_the_inner_maps(people: Path, tmp_path: Path) -> None:
         train_recognition(people, out=tmp_path / "enc.safetensors", **(SMALL | {"optimizer": "sgd"}))
 
 
-def test_options_are_checked(people: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidOption, match="shares"):
-        train_recognition(people, out=tmp_path / "enc.safetensors", sizes=(64,), shares=(0.5, 0.5))
-    with pytest.raises(InvalidOption, match="precision"):
-        train_recognition(people, out=tmp_path / "enc.safetensors", **(SMALL | {"precision": "fp8", "steps": 1}))
-    Image.new("RGB", (60, 112)).save(tmp_path / "narrow.png")
-    with pytest.raises(InvalidOption, match=r"narrow.png is 60x112"):
-        load_crops(people, [tmp_path])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"loss": "tripplet"}, "did you mean 'triplet'"),
+        ({"loss": "distilation"}, "did you mean 'distillation'"),
+        ({"loss": "distillation"}, "needs a teacher"),
+        ({"hints": ("map",)}, "hints need a teacher"),
+        ({"miner": "semihard"}, "did you mean 'semi-hard'"),
+        ({"margin": 0.0}, "margin is 0.0"),
+        ({"margin": 2.0, "loss": "arcface"}, "angular margin"),
+        ({"optimizer": "sgd"}, "optimizer is 'sgd'"),
+        ({"precision": "fp8"}, "precision is 'fp8'"),
+        ({"device": "abacus"}, "device is 'abacus'"),
+        ({"steps": 0}, "steps is 0"),
+        ({"every": 0}, "every is 0"),
+        ({"warmup": -1}, "warmup is -1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"lr": float("nan")}, "lr is nan"),
+        ({"batch": 1}, "batch is 1"),
+        ({"per_subject": 0}, "per_subject is 0"),
+        ({"per_subject": 1}, "per_subject must be at least 2"),
+        ({"batch": 130}, "per_subject must be at least 2 and divide batch"),
+        ({"batch": 4}, "1 subjects in a batch"),
+        ({"sizes": (64,), "shares": (0.5, 0.5)}, "must pair up"),
+        ({"sizes": (64, 112), "shares": (-1.0, 2.0)}, "must pair up"),
+        ({"sizes": (8,), "shares": (1.0,)}, "size 8 is too small for a net of 3 stages"),
+        ({"widths": (0, 4), "blocks": (1, 1)}, "widths"),
+        ({"widths": (4, 4)}, "same stages"),
+        ({"init": Path("nowhere.safetensors")}, "nowhere.safetensors"),
+        ({"teacher": Path("nowhere.onnx")}, "nowhere.onnx"),
+    ],
+)
+def test_options_are_checked_before_anything_is_read(wrong: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(LikenessError, match=message):
+        train_recognition(tmp_path / "no such folder", out=tmp_path / "enc.safetensors", **wrong)
 
 
-def test_held_out_people_are_never_trained_on(people: Path, tmp_path: Path) -> None:
-    crops = load_crops(people, [people / "03"], cache=tmp_path)
-    again = load_crops(people, [people / "03"], cache=tmp_path)
-    assert np.array_equal(crops.images, again.images)
-    mask = held_out(crops.subjects)
-    train, held = crops.where(~mask), crops.where(mask)
-    assert set(held.subjects) == {0, 20, 40}
-    assert not set(train.subjects) & set(held.subjects)
-    assert (train.subjects == -1).sum() == 3
-    assert len(train) + len(held) == len(crops)
+def test_a_folder_for_the_result_is_made_or_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="file"):
+        train_recognition(tmp_path / "no such folder", out=tmp_path / "file" / "enc.safetensors")
+
+
+@pytest.mark.parametrize(("loss", "margin"), [("triplet", 0.2), ("contrastive", 1.0), ("arcface", 0.5)])
+def test_every_loss_has_its_own_margin(people: Path, loss: str, margin: float) -> None:
+    """The formula's default reaches the objective that trains; another one overrules it."""
+    for given, expected in ((None, margin), (0.3, 0.3)):
+        assert lesson(people, loss=loss, margin=given).deciding()["margin"] == expected
+
+
+def lesson(people: Path, **changes: Any) -> training.Lesson:
+    options: dict[str, Any] = {
+        "loss": "triplet", "miner": "semi-hard", "margin": None, "teacher": None, "hints": (), "init": None,
+        "widths": (4, 8), "blocks": (1, 1), "sizes": (32,), "shares": (1.0,), "steps": 2, "batch": 16,
+        "per_subject": 4, "optimizer": "muon", "lr": 1e-3, "warmup": 0, "every": 1, "seed": 0, "precision": "fp32",
+        "device": "cpu", "cache": None,
+    }  # fmt: skip
+    plan = training.Plan(**(options | changes))
+    crops = training.load_crops(people)
+    return training.Lesson(plan, training._tower(plan), crops, np.arange(len(crops)), None)
+
+
+def test_the_training_crops_are_not_copied(people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may be a mapped file larger than the memory: only the few held-out ones are read as a whole."""
+    asked: list[int] = []
+    where = Crops.where
+    monkeypatch.setattr(Crops, "where", lambda self, keep: asked.append(len(self.images[keep])) or where(self, keep))
+    options = SMALL | {"steps": 1, "sizes": (32,), "shares": (1.0,)}
+    train_recognition(people, out=tmp_path / "enc.safetensors", cache=tmp_path, **options)
+    assert asked == [9]
+
+
+def test_a_checkpoint_belongs_to_its_options(people: Path, tmp_path: Path) -> None:
+    """Another loss, learning rate, ... is refused by name; the precision found at first is kept; old files go on."""
+    file, out = tmp_path / "checkpoint.safetensors", tmp_path / "deeper" / "enc.safetensors"
+    settings = SMALL | {"steps": 2, "sizes": (32,), "shares": (1.0,), "checkpoint": tmp_path}
+    train_recognition(people, out=out, **settings)
+    written = out.read_bytes()
+    tensors, metadata = weights_file.read(file)
+    assert metadata["precision"] == "fp32" and json.loads(metadata["options"])["loss"] == "triplet"
+    others: dict[str, Any] = {
+        "steps": 3, "lr": 1e-4, "seed": 1, "loss": "contrastive", "optimizer": "adamw", "sizes": (48,), "batch": 8,
+        "precision": "bf16", "warmup": 1, "miner": "random", "margin": 0.3, "widths": (4, 12),
+    }  # fmt: skip
+    for name, value in others.items():
+        with pytest.raises(WeightsError, match=rf"other options \(.*{name if name != 'lr' else 'lr, peak'}"):
+            train_recognition(people, out=out, **(settings | {name: value}))
+    out.unlink()  # a finished run gives its result again
+    result = train_recognition(people, out=out, **(settings | {"precision": "auto", "every": 7}))
+    assert out.read_bytes() == written and result.figures
+    weights_file.write(file, tensors, {"step": "1"})
+    train_recognition(people, out=out, **settings)
+    assert weights_file.read(file)[1]["step"] == "2"
+    for wrong in ({"step": "one"}, {"options": "1"}, {}):
+        weights_file.write(file, tensors, ({"step": "1"} | wrong) if wrong else {"nothing": ""})
+        with pytest.raises(WeightsError, match="damaged"):
+            train_recognition(people, out=out, **settings)
+    weights_file.write(file, {**tensors, "net.code.bias": torch.zeros(3)}, {"step": "1"})
+    with pytest.raises(WeightsError, match="code.bias"):
+        train_recognition(people, out=out, **settings)
+    file.write_bytes(b"nonsense")
+    with pytest.raises(WeightsError, match="cannot be read"):
+        train_recognition(people, out=out, **settings)
+
+
+def test_a_run_goes_on_in_the_precision_it_began_with(
+    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where the probe, on a busier day, would choose another."""
+    settings = SMALL | {"sizes": (32,), "shares": (1.0,), "checkpoint": tmp_path, "every": 1, "steps": 3}
+    seen: list[str] = []
+
+    class Stop(Exception):
+        pass
+
+    def note(done: int, total: int, info: dict) -> None:
+        if "loss" in info:
+            seen.append(info["precision"])
+            if done == 1:
+                raise Stop
+
+    for faster in (True, False):
+        monkeypatch.setattr("likeness.metric.loop.bfloat16_is_faster", lambda *_, answer=faster: answer)
+        try:
+            train_recognition(
+                people, out=tmp_path / "e.safetensors", on_progress=note, **(settings | {"precision": "auto"})
+            )
+        except Stop:
+            pass
+    assert seen == ["bf16"] * 3
+
+
+def test_few_people_leave_no_figures(people: Path, tmp_path: Path) -> None:
+    """Of five people one is held out: no stranger to compare with. That is no error, and JSON can say it."""
+    few = tmp_path / "few"
+    few.mkdir()
+    for name in ("01", "02", "03", "04", "05"):
+        (few / name).symlink_to(people / name)
+    options = SMALL | {"steps": 1, "batch": 4, "per_subject": 2, "sizes": (32,), "shares": (1.0,)}
+    result = train_recognition(few, out=tmp_path / "enc.safetensors", **options)
+    assert result.figures == {} and json.loads(json.dumps(result.to_dict(), allow_nan=False))["steps"] == 1
+    net = identity.load(tmp_path / "enc.safetensors")
+    images = np.zeros((3, 112, 112, 3), np.uint8)
+    for subjects in ([0, 1, 2], [0, 0, 0]):
+        assert held_out_figures(net, Crops(images, np.array(subjects), ("a", "b", "c"))) == {}
+    assert held_out_figures(net, Crops(images[:0], np.zeros(0, np.int64), ())) == {}
+    assert held_out_figures(net, Crops(images, np.array([0, 0, 1]), ("a", "b"))).keys() == {
+        "held_out_tar@0.01", "held_out_tar@0.001"
+    }  # fmt: skip
+
+
+def test_the_pair_head_is_kept_beside_the_net(people: Path, tmp_path: Path) -> None:
+    options = SMALL | {"steps": 3, "sizes": (32,), "shares": (1.0,), "lr": 1e-2}
+    result = train_recognition(people, out=tmp_path / "enc.safetensors", loss="pair-logistic", **options)
+    assert result.head == str(tmp_path / "enc.head.safetensors")
+    head = heads.load(tmp_path / "enc.head.safetensors")
+    assert head.kind == "absolute" and float(head.weight.detach().abs().sum()) > 0
+    codes = identity.load(tmp_path / "enc.safetensors")(torch.zeros(2, 3, 112, 112))
+    assert head.predict(codes[:1], codes[1:]).shape == (1,)
+
+
+def test_what_the_teacher_lacks_is_said_before_it_works(people: Path, tmp_path: Path) -> None:
+    from likeness.nets.export import export_onnx
+
+    net = nn.Sequential(nn.AvgPool2d(28), nn.Flatten(), nn.Linear(48, 130)).eval()
+    export_onnx(net, tmp_path / "teacher.onnx", example_shape=(2, 3, 112, 112))
+    options = SMALL | {"teacher": tmp_path / "teacher.onnx", "cache": tmp_path, "hints": ("nosuch",)}
+    with pytest.raises(UnknownName, match="nosuch"):
+        train_recognition(tmp_path / "no such folder", out=tmp_path / "enc.safetensors", **options)
 
 
 def test_every_epoch_shows_every_sample_once() -> None:
@@ -169,115 +297,3 @@ def test_every_epoch_shows_every_sample_once() -> None:
         seen = np.concatenate([shuffled(20, 5, epoch * 4 + place, seed=1) for place in range(4)])
         assert sorted(seen) == list(range(20))
     assert not np.array_equal(shuffled(20, 5, 0, 1), shuffled(20, 5, 4, 1))
-
-
-def test_the_schedule_is_a_warm_up_and_a_cosine() -> None:
-    schedule = Schedule(1000, peak=1.0, warmup=100, floor=0.0)
-    assert schedule(0) == pytest.approx(0.01)
-    assert schedule(99) == pytest.approx(1)
-    assert schedule(550) == pytest.approx(0.5 * (1 + np.cos(np.pi * 0.5)))
-    assert schedule(1000) == pytest.approx(0, abs=1e-12)
-
-
-def run_on_random_signals(
-    net: nn.Module, loss: Any, steps: int, alarm: CollapseAlarm | None, **options: Any
-) -> nn.Module:
-    """Train on 1-D signals: the loop knows nothing of images."""
-    base = torch.randn(16, 1, 32, generator=torch.Generator().manual_seed(0))
-
-    def batch(step: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        pick = torch.randperm(16, generator=generator)[:8].repeat_interleave(4)
-        return base[pick] + 0.3 * torch.randn(32, 1, 32, generator=generator), pick
-
-    options = {"schedule": Schedule(steps, 3e-3, warmup=5), "precision": "fp32"} | options
-    return fit(net, batch, lambda codes, subjects, generator: loss(codes, subjects), alarm=alarm, **options)
-
-
-def signal_tower(seed: int = 0) -> identity.Tower:
-    torch.manual_seed(seed)
-    return identity.Tower(
-        identity.Architecture(spatial_dims=1, in_channels=1, size=32, widths=(8, 16), blocks=(1, 1), code_length=16)
-    )
-
-
-class Squeeze(nn.Module):
-    """Pulls every code to one point: what a badly mined triplet run ends in."""
-
-    def forward(self, codes: torch.Tensor, subjects: torch.Tensor) -> Terms:
-        return Terms((1 - (codes * codes[:1].detach()).sum(1)).mean() - codes[:, 0].mean())
-
-
-def test_the_collapse_alarm_stops_a_collapsed_run() -> None:
-    with pytest.raises(Collapse, match="one point") as caught:
-        run_on_random_signals(
-            signal_tower(), Squeeze(), 200, CollapseAlarm(patience=50), schedule=Schedule(400, 5e-2, warmup=5)
-        )
-    assert "smaller learning rate" in str(caught.value)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_the_collapse_alarm_is_silent_in_good_runs(seed: int) -> None:
-    run_on_random_signals(
-        signal_tower(seed), objective("triplet", classes=16, code_length=16), 120, CollapseAlarm(patience=10)
-    )
-
-
-def test_the_alarm_measures_the_mean_squared_distance() -> None:
-    codes = torch.nn.functional.normalize(torch.randn(9, 5, dtype=torch.float64), dim=1)
-    by_hand = np.mean([float((codes[i] - codes[j]).square().sum()) for i in range(9) for j in range(9) if i != j])
-    assert CollapseAlarm().watch(codes, 0) == pytest.approx(by_hand, abs=1e-10)
-
-
-def test_precision_is_probed_or_set() -> None:
-    infos: list[dict] = []
-    for precision in ("auto", "bf16"):
-        run_on_random_signals(
-            signal_tower(),
-            objective("triplet", classes=16, code_length=16),
-            2,
-            None,
-            precision=precision,
-            on_progress=lambda done, total, info: infos.append(info),
-        )
-    assert infos[0]["precision"] in ("fp32", "bf16")
-    assert infos[-1]["precision"] == "bf16"
-
-
-@pytest.mark.slow
-def test_two_processes_train_one_net(tmp_path: Path) -> None:
-    """Under torchrun's environment both processes end in the same weights, and the first one writes the checkpoint."""
-    script = tmp_path / "worker.py"
-    script.write_text(
-        "import os, sys, torch\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from test_training import run_on_random_signals, signal_tower\n"
-        "from likeness.metric.losses import objective\n"
-        "from pathlib import Path\n"
-        "torch.distributed.init_process_group('gloo')\n"
-        "net = run_on_random_signals(signal_tower(), objective('triplet', classes=16, code_length=16), 6, None, "
-        "checkpoint=Path(sys.argv[1]), every=3)\n"
-        "print('sum', float(sum(p.double().abs().sum() for p in net.parameters())))\n"
-    )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    workers = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(tmp_path / "run")],
-            env=os.environ
-            | {
-                "RANK": str(rank),
-                "WORLD_SIZE": "2",
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port,
-                "OMP_NUM_THREADS": "1",
-            },
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    sums = [worker.communicate(timeout=240)[0].splitlines()[-1] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0]
-    assert sums[0].startswith("sum") and sums[0] == sums[1]
-    assert (tmp_path / "run" / "checkpoint.safetensors").exists()

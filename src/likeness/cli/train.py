@@ -102,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
     written = next((str(values[name]) for name in OUTPUTS if values.get(name)), None)
     with progress_bar(f"train {options.what}") as on_progress:
         places = [values.pop(name) for name in by_place]
-        result = function(*places, **values, on_progress=on_progress)
+        result = function(*places, **values, **_tools(function), on_progress=on_progress)
     report = result.to_dict() if hasattr(result, "to_dict") else {}
     if options.json:
         print_json({"output": written, **report})
@@ -110,10 +110,19 @@ def run(options: argparse.Namespace) -> int:
     print(f"trained: {written}")
     for name, value in report.items():
         if isinstance(value, dict):
-            print(f"{name}: " + ", ".join(f"{key} {_shown(part)}" for key, part in value.items()))
-        elif str(value) != written:
+            print(f"{name}: " + (", ".join(f"{key} {_shown(part)}" for key, part in value.items()) or "none"))
+        elif value is not None and str(value) != written:
             print(f"{name}: {_shown(value)}")
     return 0
+
+
+def _tools(function: Callable[..., Any]) -> dict[str, Any]:
+    """Arguments that no word can give: what aligns photographs, for a function that can use it."""
+    if "align" not in inspect.signature(function).parameters:
+        return {}
+    from ..faces.cropping import crop_of_one
+
+    return {"align": crop_of_one}
 
 
 def _plain(parameter: inspect.Parameter) -> bool:

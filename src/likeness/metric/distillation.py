@@ -6,15 +6,15 @@ augmented views and must give the code that the teacher gave to the clean pictur
 
 from __future__ import annotations
 
-import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .data import Progress
+from ..errors import InvalidOption
+from ..samples.files import atomic_write
+from .data import Progress, content_key
 
 
 def teacher_codes(
@@ -36,9 +36,7 @@ def teacher_codes(
     codes: list[np.ndarray] = []
     if cache is not None:
         cache.mkdir(parents=True, exist_ok=True)
-        probe = hashlib.sha256(teacher.read_bytes())
-        probe.update(np.ascontiguousarray(images[:: max(1, len(images) // 64)]).tobytes() + str(images.shape).encode())
-        file = cache / f"teacher-{probe.hexdigest()[:16]}.npy"
+        file = cache / f"teacher-{content_key(images, teacher)}.npy"
         part = file.with_suffix(".part.npy")
         if file.exists():
             return np.load(file)
@@ -61,6 +59,19 @@ def teacher_codes(
         _save(file, result)
         part.unlink(missing_ok=True)
     return result
+
+
+def check_teacher(teacher: Path, *, size: int, code_length: int) -> None:
+    """Raises InvalidOption unless `teacher` makes codes of at least `code_length` numbers of crops of `size` pixels,
+    UnreadableFile and WeightsError where it cannot be run at all."""
+    from ..nets.engine import Engine
+
+    shape = Engine(teacher).run(np.zeros((1, 3, size, size), np.float32))[0].shape
+    if len(shape) != 2 or shape[1] < code_length:
+        raise InvalidOption(
+            f"the teacher's codes have {'x'.join(map(str, shape[1:]))} numbers, "
+            f"fewer than the {code_length} to be learnt"
+        )
 
 
 def principal_directions(codes: np.ndarray, length: int) -> np.ndarray:
@@ -93,6 +104,4 @@ def _unit(x: np.ndarray) -> np.ndarray:
 
 
 def _save(file: Path, codes: np.ndarray) -> None:
-    temporary = file.with_suffix(".writing.npy")
-    np.save(temporary, codes)
-    os.replace(temporary, file)
+    atomic_write(file, lambda stream: np.save(stream, codes))

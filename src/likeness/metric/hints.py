@@ -7,11 +7,11 @@ moved as its view was.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..errors import InvalidOption, UnknownName
 from ..nets.identity import Tower
-from .data import Progress
+from .data import Progress, content_key
 
 
 class Hints(nn.Module):
@@ -98,22 +98,11 @@ def teacher_maps(
 
     Raises UnknownName where the teacher has no value of such a name, InvalidOption where it is not a map.
     """
-    import onnx
-
-    probe = hashlib.sha256(teacher.read_bytes())
-    probe.update(np.ascontiguousarray(images[:: max(1, len(images) // 64)]).tobytes() + str(images.shape).encode())
-    files = [cache / f"maps-{probe.hexdigest()[:16]}-{quote(name, safe='')}.npy" for name in names]
+    key = content_key(images, teacher)
+    files = [cache / f"maps-{key}-{quote(name, safe='')}.npy" for name in names]
     if all(file.exists() for file in files):
         return [np.load(file, mmap_mode="r") for file in files]
-    import onnxruntime
-
-    model = onnx.load(str(teacher))
-    known = {value for node in model.graph.node for value in node.output}
-    for name in names:
-        if name not in known:
-            raise UnknownName(f"{teacher} has no value called {name!r} (open it in a viewer of ONNX graphs)")
-        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = _session(teacher, names)
     into = session.get_inputs()[0].name
     cache.mkdir(parents=True, exist_ok=True)
     parts: list[np.ndarray] = []
@@ -122,8 +111,7 @@ def teacher_maps(
         found = session.run(list(names), {into: np.ascontiguousarray(x)})
         if not parts:
             for name, value, file in zip(names, found, files, strict=True):
-                if value.ndim != 4:
-                    raise InvalidOption(f"{name!r} in {teacher} has shape {value.shape}; a hint is a map (b, c, h, w)")
+                _check_map(value, name, teacher)
                 shape = (len(images), *value.shape[1:])
                 parts.append(np.lib.format.open_memmap(file.with_suffix(".part"), "w+", np.float16, shape))
         for part, value in zip(parts, found, strict=True):
@@ -134,3 +122,34 @@ def teacher_maps(
         part.flush()  # type: ignore[attr-defined]
         os.replace(file.with_suffix(".part"), file)
     return [np.load(file, mmap_mode="r") for file in files]
+
+
+def check_hints(teacher: Path, names: Sequence[str], tower: Tower, *, size: int) -> None:
+    """Raises UnknownName or InvalidOption where `teacher_maps` or `Hints` would, but at once: from one black crop of
+    `size` pixels."""
+    session = _session(teacher, names)
+    found = session.run(list(names), {session.get_inputs()[0].name: np.zeros((1, 3, size, size), np.float32)})
+    for name, value in zip(names, found, strict=True):
+        _check_map(value, name, teacher)
+        _stage(tower, value.shape[-1])
+
+
+def _check_map(value: np.ndarray, name: str, teacher: Path) -> None:
+    if value.ndim != 4:
+        raise InvalidOption(f"{name!r} in {teacher} has shape {value.shape}; a hint is a map (b, c, h, w)")
+
+
+def _session(teacher: Path, names: Sequence[str]) -> Any:
+    """An ONNX Runtime session of `teacher` that can also give the values `names` inside it."""
+    import onnx
+    import onnxruntime
+
+    model = onnx.load(str(teacher))
+    known = {value for node in model.graph.node for value in node.output}
+    given = {value.name for value in model.graph.output}
+    for name in names:
+        if name not in known:
+            raise UnknownName(f"{teacher} has no value called {name!r} (open it in a viewer of ONNX graphs)")
+        if name not in given:
+            model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

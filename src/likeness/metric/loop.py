@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import Collapse, InvalidOption
+from .checkpoint import State, restore, store
 from .data import Progress
 from .losses import Terms
 from .optimizers import Muon
+from .processes import Processes
 
 # A batch is a function of the step alone, so that a resumed run sees what the uninterrupted one would have seen.
 Batch = Callable[[int, torch.Generator], tuple[Tensor, Any]]
 Objective = Callable[[Tensor, Any, torch.Generator], Terms]
+OPTIMIZERS, PRECISIONS = ("adamw", "muon"), ("auto", "fp32", "bf16")
 
 
 @dataclass
@@ -79,6 +80,7 @@ def fit(
     average: float = 0.999,
     seed: int = 0,
     checkpoint: Path | None = None,
+    options: Mapping[str, Any] | None = None,
     every: int = 500,
     precision: str = "auto",
     alarm: CollapseAlarm | None = None,
@@ -93,65 +95,75 @@ def fit(
         optimizer: "adamw" or "muon" (`metric.optimizers`).
         average: decay of the moving average; its weights are what counts (Polyak averaging).
         checkpoint: a folder; a run found there goes on where it stopped and ends in the bytes of an uninterrupted one.
-        every: steps between checkpoints. precision: "fp32", "bf16" or "auto" (what a short probe finds faster).
+        options: plain values that decide the run beside those given here; a resumed run must repeat them all.
+        every: steps between checkpoints. precision: "fp32", "bf16" or "auto" (what a short probe finds faster; a
+        resumed run keeps what it began with).
         on_checkpoint: (averaged net, step) -> figures to report.
 
-    Under `torchrun`, every process takes its share of each batch and gradients are averaged (DistributedDataParallel).
-    Raises Collapse when `alarm` rings, InvalidOption where precision is unknown.
+    Under `torchrun` every process takes its part of each batch (`metric.processes`), and only the first one calls back
+    and writes. Raises Collapse when `alarm` rings, InvalidOption, WeightsError where the checkpoint is damaged or
+    belongs to other options.
     """
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    averaged = _copy(net)
-    weights = nn.ModuleList([net] if extra is None else [net, extra])
-    optimiser = _optimizer(optimizer, weights, schedule.peak, weight_decay)
-    start = _restore(checkpoint, net, averaged, extra, optimiser) if checkpoint else 0
-    runner: nn.Module = net
-    if world > 1:
-        from torch.nn.parallel import DistributedDataParallel
-
-        if not torch.distributed.is_initialized():
-            torch.distributed.init_process_group()
-        runner = DistributedDataParallel(net)
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    low = bfloat16_is_faster(net, batch, seed) if precision == "auto" else _known(precision) == "bf16"
+    check_fit(optimizer, precision, every)
+    processes = Processes.from_environment()
+    processes.join()
+    extra = nn.Module() if extra is None else extra
+    weights = nn.ModuleList([net, extra])
+    state = State(net, _copy(net), extra, _optimizer(optimizer, weights, schedule.peak, weight_decay))
+    described = asdict(schedule) | {"optimizer": optimizer, "weight_decay": weight_decay, "average": average}
+    described |= {"seed": seed, "processes": processes.world} | dict(options or {})
+    file = checkpoint / "checkpoint.safetensors" if checkpoint else None
+    start = 0
+    if file is not None and file.exists():
+        start, precision = restore(file, state, options=described, precision=precision)
     device = next(net.parameters()).device
+    if processes.first(start, device) != start:
+        raise InvalidOption(f"checkpoint {checkpoint} must be one folder that all processes see")
+    processes.start_alike(net, state.averaged, extra)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if precision == "auto":
+        faster = processes.rank == 0 and bfloat16_is_faster(net, batch, seed)
+        precision = "bf16" if processes.first(faster, device) else "fp32"
     net.train()
     figures: dict[str, float] = {}
     began = time.monotonic()
     for step in range(start, schedule.steps):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        x, context = batch(step, generator)
-        if world > 1:
-            x, context = _share(x, rank, world), _share(context, rank, world)
-        for group in optimiser.param_groups:
+        x, context = processes.share(batch(step, generator))
+        for group in state.optimiser.param_groups:
             group["lr"] = schedule(step)
-        with torch.autocast(device.type, torch.bfloat16, enabled=low):
-            codes = runner(x)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            codes = net(x)
         terms = objective(codes.float(), context, generator)
-        optimiser.zero_grad()
+        state.optimiser.zero_grad()
         terms.loss.backward()
+        processes.average(weights, net)
         nn.utils.clip_grad_norm_(weights.parameters(), 5.0)
-        optimiser.step()
-        _average(averaged, net, min(average, (1 + step) / (10 + step)))
+        state.optimiser.step()
+        _average(state.averaged, net, min(average, (1 + step) / (10 + step)))
         spread = alarm.watch(codes, step) if alarm else float("nan")
         done = step + 1
-        if rank == 0 and (done % every == 0 or done == schedule.steps):
+        if processes.rank == 0 and (done % every == 0 or done == schedule.steps):
             if on_checkpoint:
-                figures = on_checkpoint(averaged, done)
-            if checkpoint:
-                _store(checkpoint, done, net, averaged, extra, optimiser)
-        if on_progress and rank == 0:
+                figures = on_checkpoint(state.averaged, done)
+            if file is not None:
+                store(file, state, done, options=described, precision=precision)
+        if processes.rank == 0 and on_progress:
             rate = (done - start) / (time.monotonic() - began)
-            info: dict[str, Any] = {
-                "loss": float(terms.loss.detach()),
-                "lr": schedule(step),
-                "steps_per_s": rate,
-                "spread": spread,
-            }
-            info |= (
-                {"eta_s": (schedule.steps - done) / rate, "precision": "bf16" if low else "fp32"} | terms.info | figures
-            )
-            on_progress(done, schedule.steps, info)
-    return averaged.eval()
+            info: dict[str, Any] = {"loss": float(terms.loss.detach()), "lr": schedule(step), "spread": spread}
+            info |= {"steps_per_s": rate, "eta_s": (schedule.steps - done) / rate, "precision": precision}
+            on_progress(done, schedule.steps, info | terms.info | figures)
+    return state.averaged.eval()
+
+
+def check_fit(optimizer: str, precision: str, every: int) -> None:
+    """Raises InvalidOption unless `fit` could be called with these."""
+    if optimizer not in OPTIMIZERS:
+        raise InvalidOption(f"optimizer is {optimizer!r}; it must be 'adamw' or 'muon'")
+    if precision not in PRECISIONS:
+        raise InvalidOption(f"precision is {precision!r}; it must be 'auto', 'fp32' or 'bf16'")
+    if every < 1:
+        raise InvalidOption(f"every is {every}; there must be at least 1 step between checkpoints")
 
 
 def bfloat16_is_faster(net: nn.Module, batch: Batch, seed: int = 0, *, gain: float = 1.15) -> bool:
@@ -171,12 +183,6 @@ def bfloat16_is_faster(net: nn.Module, batch: Batch, seed: int = 0, *, gain: flo
     return times[False] > gain * times[True]
 
 
-def _known(precision: str) -> str:
-    if precision not in ("fp32", "bf16"):
-        raise InvalidOption(f"precision is {precision!r}; it must be 'auto', 'fp32' or 'bf16'")
-    return precision
-
-
 def _copy(net: nn.Module) -> nn.Module:
     from copy import deepcopy
 
@@ -187,8 +193,6 @@ def _optimizer(name: str, weights: nn.Module, lr: float, weight_decay: float) ->
     """Kernels and matrices decay; biases, normalisation and PReLU slopes do not."""
     if name == "muon":
         return Muon(weights, lr=lr, weight_decay=weight_decay)
-    if name != "adamw":
-        raise InvalidOption(f"optimizer is {name!r}; it must be 'adamw' or 'muon'")
     parameters = list(weights.parameters())
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
@@ -204,60 +208,3 @@ def _average(averaged: nn.Module, net: nn.Module, decay: float) -> None:
             mean.lerp_(new, 1 - decay)
         else:
             mean.copy_(new)
-
-
-def _share(part: Any, rank: int, world: int) -> Any:
-    if isinstance(part, tuple):
-        return tuple(_share(item, rank, world) for item in part)
-    return part[rank::world] if isinstance(part, Tensor) else part
-
-
-def _store(
-    folder: Path,
-    step: int,
-    net: nn.Module,
-    averaged: nn.Module,
-    extra: nn.Module | None,
-    optimiser: torch.optim.Optimizer,
-) -> None:
-    """Everything a resumed run needs, as one safetensors file."""
-    from safetensors.torch import save
-
-    from ..samples.files import atomic_write
-
-    tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
-    tensors |= {f"averaged.{name}": value for name, value in averaged.state_dict().items()}
-    tensors |= {f"extra.{name}": value for name, value in (extra.state_dict() if extra else {}).items()}
-    for number, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    atomic_write(folder / "checkpoint.safetensors", save(contiguous, {"step": json.dumps(step)}))
-
-
-def _restore(
-    folder: Path, net: nn.Module, averaged: nn.Module, extra: nn.Module | None, optimiser: torch.optim.Optimizer
-) -> int:
-    """Load what `_store` wrote, if anything; return the step to go on with."""
-    from safetensors import safe_open
-
-    file = folder / "checkpoint.safetensors"
-    if not file.exists():
-        return 0
-    with safe_open(str(file), "pt") as stored:
-        step = int(json.loads(stored.metadata()["step"]))
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-    net.load_state_dict(part("net."))
-    averaged.load_state_dict(part("averaged."))
-    if extra is not None:
-        extra.load_state_dict(part("extra."))
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in part("optimiser.").items():
-        number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = value
-    optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
-    return step

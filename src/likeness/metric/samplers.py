@@ -4,8 +4,6 @@ uninterrupted one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from ..errors import InvalidOption
@@ -24,9 +22,9 @@ class SubjectsTimesSamples:
         subjects: (n,) whole numbers, one per sample.
         seed: of everything that is drawn.
 
-    The only state is the step number: `batch(step)` is the same array whenever it is asked for. With several
-    processes, process r of w takes `batch(step * w + r)`. Raises InvalidOption where fewer than P subjects have two
-    samples.
+    The only state is the step number: `batch(step)` is the same array whenever it is asked for. Of w processes the
+    training loop gives each one of w contiguous parts of it: whole subjects, where w divides P. Raises InvalidOption
+    where fewer than P subjects have two samples.
     """
 
     def __init__(
@@ -61,21 +59,5 @@ class SubjectsTimesSamples:
         chosen = order[place * self.subjects_per_batch :][: self.subjects_per_batch]
         return np.concatenate([self._draw(self.groups[i], rng) for i in chosen])
 
-    def batches(self, *, step: int = 0) -> Iterator[np.ndarray]:
-        """All batches from `step` on, without end."""
-        while True:
-            yield self.batch(step)
-            step += 1
-
     def _draw(self, group: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return np.resize(rng.permutation(group), self.samples_per_subject)
-
-
-def subjects_times_samples(
-    subjects: np.ndarray, *, subjects_per_batch: int = 32, samples_per_subject: int = 4, seed: int = 0, step: int = 0
-) -> Iterator[np.ndarray]:
-    """The batches of `SubjectsTimesSamples` from `step` on, without end."""
-    sampler = SubjectsTimesSamples(
-        subjects, subjects_per_batch=subjects_per_batch, samples_per_subject=samples_per_subject, seed=seed
-    )
-    return sampler.batches(step=step)

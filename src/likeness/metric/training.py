@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,27 +13,40 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import InvalidOption
+from ..errors import InvalidOption, StorageError
 from ..nets import identity
-from . import distillation, losses
+from . import distillation, heads, losses
 from .augment import augment, draw_moves, to_input
-from .data import Crops, Progress, held_out, load_crops
-from .hints import Hints, teacher_maps
+from .data import Align, Crops, Progress, held_out, load_crops
+from .hints import Hints, check_hints, teacher_maps
 from .loop import CollapseAlarm, Schedule, fit
 from .losses import Terms
+from .plan import Plan
+from .processes import Processes
 from .samplers import SubjectsTimesSamples
 
+SIZE = 112  # px: of the crops, and of the net at full resolution
+MOST_STRANGERS = 1500  # held-out crops that are looked at: a million pairs
+Context = tuple[Tensor, Tensor, Tensor]  # places among the training samples (b,), subjects (b,), moves (b, 2, 3)
 HINT_WEIGHT = 0.5  # of the mean squared error of each hint: beside the codes' loss, not above it
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training run gave: where the weights are, and how well the averaged net tells held-out people apart."""
+    """What a training run gave.
+
+    out, head: the files of the averaged net and, with loss pair-logistic, of its pair head (`metric.heads.load`; else
+    None). samples: seen in all, repeats counted. skipped: photographs without one clear face. figures: how well the
+    averaged net tells held-out people apart; empty where these have no mated or no non-mated pair (with 20 people or
+    fewer only one is held out).
+    """
 
     out: str
     steps: int
     samples: int
     figures: dict[str, float]
+    skipped: int = 0
+    head: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -44,7 +58,7 @@ def train_recognition(
     out: Path,
     loss: str = "triplet",
     miner: str = "semi-hard",
-    margin: float = 0.2,
+    margin: float | None = None,
     teacher: Path | None = None,
     hints: Sequence[str] = (),
     unlabelled: Sequence[str] = (),
@@ -65,18 +79,21 @@ def train_recognition(
     device: str = "cpu",
     checkpoint: Path | None = None,
     cache: Path | None = None,
+    align: Align | None = None,
     on_progress: Progress | None = None,
 ) -> Trained:
-    """Train a tower on aligned 112x112 crops and write it to `out` (float16 safetensors) at every checkpoint.
+    """Train a tower on faces of known people and write it to `out` (float16 safetensors) at every checkpoint.
 
-    folder: people/NAME/*.jpg, aligned crops of 112x112 pixels; every 20th person is held out and never trained on.
-    out: the safetensors file to write.
+    folder: people/NAME/*.jpg, aligned crops of 112x112 pixels or photographs of one person; every 20th person is
+        held out and never trained on.
+    out: the safetensors file to write; the head of pair-logistic goes beside it, with the ending .head.safetensors.
     loss: distillation (needs a teacher), triplet, contrastive, pair-logistic or arcface; with a teacher, both.
     miner: triplets to learn from, one of random, hard, semi-hard, batch-all.
-    margin: alpha of the triplet loss, on squared distances (the margin of the other losses, where they have one).
+    margin: of the loss, default its own: triplet 0.2 (alpha, on squared distances), contrastive 1, arcface 0.5
+        (radians); pair-logistic has none.
     teacher: an ONNX encoder of aligned crops (RGB, x/127.5 - 1) whose codes are distilled.
     hints: names of values inside the teacher, maps that the net's own maps of the same size learn to predict.
-    unlabelled: folders of aligned crops without a name; they serve distillation only.
+    unlabelled: folders of faces without a name; they serve distillation only.
     init: an encoder to start from (fine-tuning); its architecture wins over widths and blocks.
     widths: channels of each stage of the net.
     blocks: residual blocks of each stage.
@@ -92,101 +109,194 @@ def train_recognition(
     seed: of everything that is drawn.
     precision: fp32, bf16, or auto for what a one-second probe finds faster.
     device: where to train, as torch names it.
-    checkpoint: a folder; an interrupted run goes on from it.
+    checkpoint: a folder; an interrupted run, called again with the same options, goes on from it.
     cache: a folder for decoded crops and the teacher's codes.
+    align: what makes the aligned crop of a photograph of another size than 112x112, or None where no face is clear
+        (such photographs are skipped): likeness.faces.cropping.crop_of_one.
+
+    Raises InvalidOption or UnknownName before anything is read where options do not fit, WeightsError where the
+    checkpoint belongs to other options, Collapse.
     """
-    if len(sizes) != len(shares) or abs(sum(shares) - 1) > 1e-6:
-        raise InvalidOption(f"sizes {sizes} and shares {shares} must pair up, and the shares add up to 1")
-    if loss == "distillation" and teacher is None:
-        raise InvalidOption("loss 'distillation' needs a teacher: --teacher FILE.onnx")
-    if hints and (teacher is None or cache is None):
-        raise InvalidOption("hints need a teacher and a folder for its maps: --teacher FILE.onnx --cache FOLDER")
-    crops = load_crops(folder, unlabelled if teacher else (), cache=cache, on_progress=on_progress)
-    codes = (
-        distillation.teacher_codes(crops.images, Path(teacher), cache=cache, on_progress=on_progress)
-        if teacher
-        else None
+    plan = Plan(
+        loss=loss,
+        miner=miner,
+        margin=margin,
+        teacher=Path(teacher) if teacher else None,
+        hints=tuple(hints),
+        init=Path(init) if init else None,
+        widths=tuple(widths),
+        blocks=tuple(blocks),
+        sizes=tuple(sizes),
+        shares=tuple(shares),
+        steps=steps,
+        batch=batch,
+        per_subject=per_subject,
+        optimizer=optimizer,
+        lr=lr,
+        warmup=warmup,
+        every=every,
+        seed=seed,
+        precision=precision,
+        device=device,
+        cache=Path(cache) if cache else None,
+    )
+    tower = _tower(plan)
+    out = _writable(Path(out))
+    crops = load_crops(
+        folder, unlabelled if teacher else (), align=align, size=SIZE, cache=plan.cache, on_progress=on_progress
     )
     held = held_out(crops.subjects)
-    train, strangers = crops.where(~held), crops.where(held)
-    if init:
-        tower = identity.load(init)
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            tower = identity.Tower(identity.Architecture(widths=tuple(widths), blocks=tuple(blocks)))
-    length = tower.architecture.code_length
-    if codes is not None and codes.shape[1] < length:
-        raise InvalidOption(f"the teacher's codes have {codes.shape[1]} numbers, fewer than the {length} to be learnt")
-    criterion: nn.Module | None = None
-    sampler: SubjectsTimesSamples | None = None
-    if loss != "distillation":
-        sampler = SubjectsTimesSamples(
-            train.subjects, subjects_per_batch=batch // per_subject, samples_per_subject=per_subject, seed=seed
-        )
-        criterion = losses.objective(
-            loss, classes=len(crops.names), code_length=length, miner=miner, margin=margin, seed=seed
-        ).to(device)
-    targets = _Targets(codes[~held], length) if codes is not None else None
-    hinted: Hints | None = None
-    if hints and teacher and cache:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            maps = teacher_maps(crops.images, Path(teacher), hints, cache=cache, on_progress=on_progress)
-            hinted = Hints(tower, maps).to(device)
-    rows = torch.from_numpy(np.flatnonzero(~held))  # of the training crops among all
-    bounds = np.cumsum(shares) * steps
-
-    def make_batch(step: int, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        size = sizes[min(int(np.searchsorted(bounds, step, side="right")), len(sizes) - 1)]
-        if sampler is None:
-            index = shuffled(len(train), batch, step, seed)
-        else:
-            index = sampler.batch(step)
-        moves = draw_moves(len(index), generator)
-        views = augment(torch.from_numpy(train.images[index]).to(device), generator=generator, size=size, moves=moves)
-        context = torch.from_numpy(index), torch.from_numpy(train.subjects[index]), moves
-        return views.contiguous(memory_format=torch.channels_last), context
-
-    def objective(codes: Tensor, context: tuple[Tensor, Tensor, Tensor], generator: torch.Generator) -> Terms:
-        index, subjects, moves = context
-        total, info = codes.sum() * 0, {}
-        if criterion is not None:
-            terms = criterion(codes, subjects.to(codes.device), generator=generator)
-            total, info = total + terms.loss, dict(terms.info)
-        if targets is not None:
-            distilled = distillation.distillation(codes, *(part.to(codes.device) for part in targets.of(index)))
-            total, info["distillation"] = total + distilled, float(distilled.detach())
-        if hinted is not None:
-            errors = hinted(rows[index], moves)
-            total = total + HINT_WEIGHT * errors.sum()
-            info |= {f"hint_{name}": float(one) for name, one in zip(hints, errors.detach(), strict=True)}
-        return Terms(total, info)
-
+    lesson = Lesson(plan, tower, crops, np.flatnonzero(~held), on_progress)
+    strangers = crops.where(np.flatnonzero(held)[:MOST_STRANGERS])
+    head = out.with_suffix(".head.safetensors") if isinstance(lesson.criterion, losses.PairLogistic) else None
     figures: dict[str, float] = {}
+    kept = 0
 
     def keep(averaged: nn.Module, step: int) -> dict[str, float]:
+        nonlocal kept
         identity.save(averaged, out)  # type: ignore[arg-type]
+        if head is not None and isinstance(lesson.criterion, losses.PairLogistic):
+            heads.save(lesson.criterion.head, head)
         figures.update(held_out_figures(averaged, strangers, device=device))
+        kept = step
         return figures
 
-    with hinted.listening(tower) if hinted is not None else nullcontext():
-        fit(
-            tower.to(device),
-            make_batch,
-            objective,
+    with lesson.listening():
+        averaged = fit(
+            tower,
+            lesson.batch,
+            lesson.objective,
             schedule=Schedule(steps, lr, warmup),
-            extra=nn.ModuleList(part for part in (criterion, hinted) if part is not None),
+            extra=lesson.extra,
             optimizer=optimizer,
             seed=seed,
-            checkpoint=checkpoint,
+            checkpoint=Path(checkpoint) if checkpoint else None,
+            options=lesson.deciding(),
             every=every,
             precision=precision,
             alarm=CollapseAlarm(),
             on_checkpoint=keep,
             on_progress=on_progress,
         )
-    return Trained(str(out), steps, steps * batch, figures)
+    if not kept and Processes.from_environment().rank == 0:  # the checkpoint was of the last step already
+        keep(averaged, steps)
+    return Trained(str(out), steps, steps * batch, figures, crops.skipped, str(head) if head else None)
+
+
+def _tower(plan: Plan) -> identity.Tower:
+    """A new net, or the one to start from; it and the teacher are tried before hours of work rely on them."""
+    if plan.init:
+        tower = identity.load(plan.init)
+        if (tower.architecture.spatial_dims, tower.architecture.in_channels) != (2, 3):
+            raise InvalidOption(f"{plan.init} is no encoder of colour pictures")
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(plan.seed)
+            tower = identity.Tower(identity.Architecture(widths=plan.widths, blocks=plan.blocks))
+    plan.check_fits(tower.architecture)
+    if plan.teacher:
+        distillation.check_teacher(plan.teacher, size=SIZE, code_length=tower.architecture.code_length)
+        if plan.hints:
+            check_hints(plan.teacher, plan.hints, tower, size=SIZE)
+    return tower.to(plan.device)
+
+
+def _writable(out: Path) -> Path:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make the folder of {out}: {error.strerror or error}") from error
+    return out
+
+
+class Lesson:
+    """What a training learns from, as `metric.loop.fit` asks for it: batches, and what is asked of their codes.
+
+    rows: (n,) which of `crops` are for training. `extra`: what learns beside the net. Reads the teacher's codes and
+    maps first, which may take hours.
+    """
+
+    def __init__(
+        self, plan: Plan, tower: identity.Tower, crops: Crops, rows: np.ndarray, on_progress: Progress | None
+    ) -> None:
+        self.plan, self.tower, self.crops, self.rows = plan, tower, crops, rows
+        self.subjects = crops.subjects[rows]
+        if not len(rows):
+            raise InvalidOption("no sample is left for training: every 20th subject, by name, is held out")
+        length = tower.architecture.code_length
+        self.criterion: nn.Module | None = None
+        self.sampler: SubjectsTimesSamples | None = None
+        if plan.labelled:
+            self.sampler = SubjectsTimesSamples(
+                self.subjects,
+                subjects_per_batch=plan.batch // plan.per_subject,
+                samples_per_subject=plan.per_subject,
+                seed=plan.seed,
+            )
+            self.criterion = losses.objective(
+                plan.loss,
+                classes=len(crops.names),
+                code_length=length,
+                miner=plan.miner,
+                margin=plan.margin,
+                seed=plan.seed,
+            ).to(plan.device)
+        self.targets: _Targets | None = None
+        self.hinted: Hints | None = None
+        if plan.teacher:
+            codes = distillation.teacher_codes(crops.images, plan.teacher, cache=plan.cache, on_progress=on_progress)
+            self.targets = _Targets(codes[rows], length)
+        if plan.teacher and plan.hints and plan.cache:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(plan.seed)
+                maps = teacher_maps(crops.images, plan.teacher, plan.hints, cache=plan.cache, on_progress=on_progress)
+                self.hinted = Hints(tower, maps).to(plan.device)
+        self.extra = nn.ModuleList(part for part in (self.criterion, self.hinted) if part is not None)
+
+    def deciding(self) -> dict[str, Any]:
+        """The options and the data that decide what comes out: what a resumed run must have in common."""
+        made = self.tower.architecture
+        return self.plan.deciding() | {
+            "widths": made.widths,
+            "blocks": made.blocks,
+            "margin": getattr(self.criterion, "margin", None),
+            "teacher": hashlib.sha256(self.plan.teacher.read_bytes()).hexdigest() if self.plan.teacher else None,
+            "training samples": len(self.rows),
+            "people": len(self.crops.names),
+        }
+
+    def listening(self) -> AbstractContextManager[None]:
+        """Within it, hints see what passes through the net."""
+        return self.hinted.listening(self.tower) if self.hinted is not None else nullcontext()
+
+    def batch(self, step: int, generator: torch.Generator) -> tuple[Tensor, Context]:
+        """Augmented views (b, 3, size, size), and their places among the training samples, subjects and moves."""
+        plan = self.plan
+        if self.sampler is None:
+            index = shuffled(len(self.rows), plan.batch, step, plan.seed)
+        else:
+            index = self.sampler.batch(step)
+        moves = draw_moves(len(index), generator)
+        images = torch.from_numpy(self.crops.images[self.rows[index]]).to(plan.device)
+        views = augment(images, generator=generator, size=plan.size_at(step), moves=moves)
+        context = torch.from_numpy(index), torch.from_numpy(self.subjects[index]), moves
+        return views.contiguous(memory_format=torch.channels_last), context
+
+    def objective(self, codes: Tensor, context: Context, generator: torch.Generator) -> Terms:
+        """The loss on labels, the distance to the teacher's codes and `HINT_WEIGHT` times that to its maps, added."""
+        index, subjects, moves = context
+        total, info = codes.sum() * 0, {}
+        if self.criterion is not None:
+            terms = self.criterion(codes, subjects.to(codes.device), generator=generator)
+            total, info = total + terms.loss, dict(terms.info)
+        if self.targets is not None:
+            distilled = distillation.distillation(codes, *(part.to(codes.device) for part in self.targets.of(index)))
+            total, info["distillation"] = total + distilled, float(distilled.detach())
+        if self.hinted is not None:
+            errors = self.hinted(torch.from_numpy(self.rows)[index], moves)
+            total = total + HINT_WEIGHT * errors.sum()
+            info |= {f"hint_{name}": float(one) for name, one in zip(self.plan.hints, errors.detach(), strict=True)}
+        return Terms(total, info)
 
 
 class _Targets:
@@ -209,24 +319,22 @@ def shuffled(count: int, batch: int, step: int, seed: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def held_out_figures(net: nn.Module, strangers: Crops, *, device: str = "cpu", most: int = 1500) -> dict[str, float]:
-    """How the net tells people apart that it never saw: TAR at FAR 1e-2 and 1e-3 over all pairs, at full resolution."""
+def held_out_figures(net: nn.Module, strangers: Crops, *, device: str = "cpu") -> dict[str, float]:
+    """How the net tells people apart that it never saw: TAR at FAR 1e-2 and 1e-3 over all pairs, at full resolution.
+
+    Empty where there is no mated or no non-mated pair: then there is nothing to count.
+    """
+    a, b = np.triu_indices(len(strangers), 1)
+    mated = strangers.subjects[a] == strangers.subjects[b]
+    if mated.all() or not mated.any():
+        return {}
     net.eval()
-    images, subjects = strangers.images[:most], strangers.subjects[:most]
-    codes = np.concatenate(
-        [
-            net(
-                to_input(torch.from_numpy(images[i : i + 128])).contiguous(memory_format=torch.channels_last).to(device)
-            )
-            .float()
-            .cpu()
-            .numpy()
-            for i in range(0, len(images), 128)
-        ]
-    )
-    a, b = np.triu_indices(len(codes), 1)
-    cosine = (codes @ codes.T)[a, b]
-    mated = subjects[a] == subjects[b]
+    codes = []
+    for first in range(0, len(strangers), 128):
+        x = to_input(torch.from_numpy(strangers.images[first : first + 128]))
+        codes.append(net(x.contiguous(memory_format=torch.channels_last).to(device)).float().cpu().numpy())
+    whole = np.concatenate(codes)
+    cosine = (whole @ whole.T)[a, b]
     threshold = np.quantile(cosine[~mated], [0.99, 0.999])
     return {
         f"held_out_tar@{far:g}": float((cosine[mated] > t).mean())

@@ -90,15 +90,18 @@ def fields(text: str) -> dict[str, Any]:
 
 def fill(net: Net, tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> Net:
     """Put `tensors` into `net`, in its own precision. Raises WeightsError where names or shapes do not fit."""
-    wanted = {name: tuple(value.shape) for name, value in net.state_dict().items() if not name.endswith(COUNTER)}
-    given = {name: tuple(value.shape) for name, value in tensors.items()}
+    wanted, given = _shapes(net.state_dict()), _shapes(tensors)
     wrong = [
         f"{name} is {given.get(name, 'missing')}, not {wanted.get(name, 'known')}"
         for name in sorted({*wanted, *given})
         if wanted.get(name) != given.get(name)
     ]
     if wrong:
-        raise WeightsError(f"{path} does not fit its own architecture: {'; '.join(wrong[:3])}")
+        raise WeightsError(f"{path} does not fit the net: {'; '.join(wrong[:3])}")
     with damaged(path):
         net.load_state_dict(dict(tensors), strict=False)
     return net
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in tensors.items() if not name.endswith(COUNTER)}
