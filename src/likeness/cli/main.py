@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..errors import LikenessError, MissingDependency
+from ..errors import LikenessError
 
 # verb -> (file in this folder, one line of help); each file has configure(parser, the words after the verb)
 VERBS = {
@@ -84,8 +84,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.name and error.name.split(".")[0] in ("torch", "onnx", "onnxscript"):
             return _fail(f"this needs {error.name}, which is not installed: pip install 'likeness[torch]'")
         return _fail(f"internal error: {error}")
-    except MissingDependency as error:
-        return _fail(str(error))
     except LikenessError as error:
         return _fail(str(error))
     except MemoryError:

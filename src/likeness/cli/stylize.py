@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidOption, MissingDependency
-from .common import json_option, option, print_json, progress_bar
+from .common import json_option, option, print_json, progress_bar, refuse_overwriting
 
 
 def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
              "keep_color scales precision seed tile").split()  # fmt: skip
     chosen: dict[str, Any] = {name: getattr(options, name) for name in names}
     chosen |= {name: getattr(options, name) for name in ("style_layers", "content_layers") if getattr(options, name)}
+    refuse_overwriting([options.output], [options.content, *options.styles, options.encoder])
     if options.preview:
         options.preview.mkdir(parents=True, exist_ok=True)
     with progress_bar("stylize") as bar:
