@@ -446,6 +446,18 @@ def test_a_forked_child_has_its_own_connection(path):
         gallery.check()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_keeps_the_parents_connection_from_the_collector(path):
+    store = SqliteStore(path)
+    connection = store._connection
+    store._process = -1  # as it is after a fork
+    store.close()
+    assert connection.execute("SELECT count(*) FROM templates").fetchone() == (30,)  # not closed
+    assert store.state().templates == 30
+    store.close()
+    connection.close()
+
+
 class Block:
     """A store that hands out blocks of rows, for the mirror alone."""
 

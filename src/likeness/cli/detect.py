@@ -40,6 +40,8 @@ def run(options: argparse.Namespace) -> int:
         raise InvalidOption(f"--draw {options.draw}: {len(photos)} photographs need a folder, not one file")
     drawings = _drawings(Path(options.draw), photos) if options.draw else []
     refuse_overwriting(drawings, photos)
+    if drawings and drawings != [Path(options.draw)]:
+        Path(options.draw).mkdir(parents=True, exist_ok=True)
     detector = Detector.load(options.detector)
     found: list[dict[str, Any]] = []
     failed = 0
@@ -55,7 +57,6 @@ def run(options: argparse.Namespace) -> int:
             faces = detector.detect(image, min_score=options.min_score, min_size=options.min_size)
             found.append({"file": str(path), "faces": [face.to_dict() for face in faces]})
             if drawings:
-                drawings[done - 1].parent.mkdir(parents=True, exist_ok=True)
                 write_image(drawings[done - 1], draw(image, faces))
             on_progress(done, len(photos), {"faces": len(faces)})
     print_json(found) if options.json else _print(found)

@@ -178,7 +178,9 @@ class SqliteStore:
     def close(self) -> None:
         with self._lock:
             connection, self._connection = self._connection, None
-            if connection is not None and self._process == os.getpid():
+            if connection is not None and self._process != os.getpid():
+                self._inherited.append(connection)  # the parent's, as in `_use`
+            elif connection is not None:
                 with self._named_errors():
                     connection.close()
 
@@ -257,7 +259,7 @@ class SqliteStore:
                 connection.execute("PRAGMA journal_mode = WAL")
                 break
             except sqlite3.OperationalError as error:  # SQLite does not wait by itself where the mode is to change
-                if primary(error) != sqlite3.SQLITE_BUSY or time.monotonic() > patience:
+                if primary(error) not in LOCKED or time.monotonic() > patience:
                     raise
                 time.sleep(0.01)
         application, version, _ = self._identity(connection)
