@@ -54,8 +54,7 @@ def train_detector(
         folder: where the photographs are; names in label files are relative to it.
         out: the detector's file.
         labels: label files (see `faces.labels`), default every *.json in the folder. Only their split "train" is
-        used, and of it a tenth
-            (chosen by name) is held out for choosing thresholds.
+            used, and of it a tenth (chosen by name) is held out for choosing thresholds.
         steps: length of the cosine schedule.
         minutes: stop (and save) after so many, to be continued by the same call.
         batch: pictures a step.
@@ -69,11 +68,10 @@ def train_detector(
         blocks: residual blocks at strides 8, 16, 32.
         pyramid: channels of the feature pyramid.
         checkpoint: where the state is kept, default beside `out` with the ending .checkpoint; the same call continues
-        there and
-            gives the bytes of the uninterrupted run (same threads, same machine).
+            there and gives the bytes of the uninterrupted run (same threads, same machine).
         checkpoint_every: steps between checkpoints; `out` is written then, too.
         on_progress: called after each step with (step, steps, {"loss", "score", "box", "landmarks", "learning_rate",
-        "images_per_second"}).
+            "images_per_second"}).
     Raises InvalidOption; WeightsError where a checkpoint belongs to other options.
     """
     if size % MULTIPLE or size < MULTIPLE:

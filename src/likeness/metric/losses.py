@@ -119,10 +119,11 @@ class Triplet(nn.Module):
     """Triplet loss over the triplets that a miner picks from the batch, on squared distances.
 
     Arguments:
-        miner: "semi-hard", "hard", "random" or "batch-all". margin: alpha, > 0; squared distances of unit codes lie
-        in 0...4. reduction: "active" divides the sum J by the number of triplets with a loss above 0, so that the
-        step does not fade as more
-            and more triplets are learnt (Hermans 2017, "BA != 0"); "mean" divides by all mined; "sum" is J itself.
+        miner: "semi-hard", "hard", "random" or "batch-all".
+        margin: alpha, > 0; squared distances of unit codes lie in 0...4.
+        reduction: "active" divides the sum J by the number of triplets with a loss above 0, so that the step does not
+            fade as more and more triplets are learnt (Hermans 2017, "BA != 0"); "mean" divides by all mined; "sum" is
+            J itself.
 
     info: `triplets` mined, `active` of them, `active_share` of those sought (see `Triplets.sought`), `sum` = J,
     `mean_active`, `mated_distance` and `non_mated_distance`, the means over the batch (both near 0: a collapse).

@@ -110,7 +110,8 @@ def train_recognition(
     precision: fp32, bf16, or auto for what a one-second probe finds faster.
     device: where to train, as torch names it.
     checkpoint: a folder; an interrupted run, called again with the same options, goes on from it.
-    cache: a folder for decoded crops and the teacher's codes.
+    cache: a folder for decoded crops and the teacher's codes and maps; one process should fill it before several
+        train from it.
     align: what makes the aligned crop of a photograph of another size than 112x112, or None where no face is clear
         (such photographs are skipped): likeness.faces.cropping.crop_of_one.
 
