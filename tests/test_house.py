@@ -151,7 +151,7 @@ def test_recognition_never_loads_torch() -> None:
 
 
 def test_public_names() -> None:
-    for name in likeness.__all__:
+    for name in [*likeness.__all__, "train", "stylize"]:
         assert getattr(likeness, name).__name__ == ("train_recognition" if name == "train" else name)
         assert name in dir(likeness)
     with pytest.raises(AttributeError, match="nonsense"):

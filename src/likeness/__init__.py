@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .recognition.gallery import Gallery as Gallery
     from .recognition.verification import verify as verify
     from .samples.images import read_image as read_image
+    from .style.pictures import stylize as stylize
 
 __version__ = "0.1.0"
 
@@ -54,6 +55,7 @@ _LAZY = {
     "detect": ("faces.detection", "detect"),
     "encode": ("recognition.encoder", "encode"),
     "train": ("metric.training", "train_recognition"),
+    "stylize": ("style.pictures", "stylize"),
     "evaluate_lfw": ("evaluation.lfw", "evaluate_lfw"),
     "read_image": ("samples.images", "read_image"),
     "Gallery": ("recognition.gallery", "Gallery"),
@@ -98,9 +100,8 @@ __all__ = [
     "encode",
     "evaluate_lfw",
     "read_image",
-    "train",
     "verify",
-]
+]  # without `train` and `stylize`, which need torch: `from likeness import *` must work where it is not installed
 
 
 def __getattr__(name: str) -> Any:

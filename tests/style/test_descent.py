@@ -30,7 +30,7 @@ def bowl(scale: float = 1.0) -> tuple:
 def test_it_goes_downhill(optimizer: str) -> None:
     cost, start = bowl()
     walk = Descent(start, optimizer=optimizer).run(cost, 150)
-    assert len(walk.trace) == 150
+    assert len(walk.trace) == 150 or walk.best_J == 0  # nowhere left to go
     assert walk.best_J == min(walk.trace) < 0.02 * walk.trace[0]
     assert cost(walk.best)[0] == walk.best_J
 

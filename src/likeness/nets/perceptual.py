@@ -11,14 +11,13 @@ import json
 import os
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidOption, WeightsError
+from . import weights_file
 from .layers import avg_pool, check_dims, conv, max_pool
 
 KIND = "likeness.perceptual"
@@ -123,15 +122,7 @@ def until(net: Vgg, layer: str) -> Vgg:
 
 def save(net: Vgg, path: str | os.PathLike[str], *, half: bool = True) -> None:
     """Write a net as safetensors with its architecture in the metadata; kernels as float16 with `half`."""
-    from safetensors.torch import save as to_bytes
-
-    from ..samples.files import atomic_write
-
-    tensors = {
-        name: (value.half() if half and value.ndim > 1 else value).contiguous()
-        for name, value in net.state_dict().items()
-    }
-    atomic_write(Path(path), to_bytes(tensors, {KIND: json.dumps(asdict(net.architecture))}))
+    weights_file.save(net, path, {KIND: json.dumps(asdict(net.architecture))}, half=half)
 
 
 def load(path: str | os.PathLike[str], *, pooling: str | None = None, padding: str | None = None) -> Vgg:
@@ -139,20 +130,12 @@ def load(path: str | os.PathLike[str], *, pooling: str | None = None, padding: s
 
     Raises WeightsError where the file is not such a net or is damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
+    tensors, metadata = weights_file.read(path)
     if KIND not in metadata:
         raise WeightsError(f"{path} is not a perceptual net of likeness (its metadata has no {KIND!r})")
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(metadata[KIND]).items()}
-    a = Architecture(**fields)
-    architecture = replace(a, pooling=pooling or a.pooling, padding=padding or a.padding)
-    return _filled(architecture, tensors, str(path))
+    with weights_file.damaged(path):
+        a = Architecture(**weights_file.fields(metadata[KIND]))
+    return _filled(replace(a, pooling=pooling or a.pooling, padding=padding or a.padding), tensors, str(path))
 
 
 def from_torchvision(state: dict[str, Tensor], *, pooling: str = "max", padding: str = "zeros") -> Vgg:
@@ -202,13 +185,7 @@ def from_caffe_arrays(path: str | os.PathLike[str], *, pooling: str = "max", pad
 
 
 def _filled(architecture: Architecture, tensors: dict[str, Tensor], source: str) -> Vgg:
-    net = Vgg(architecture)
-    shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    for name in {**shapes, **tensors}:
-        theirs = tuple(tensors[name].shape) if name in tensors else "missing"
-        if shapes.get(name, "unexpected") != theirs:
-            raise WeightsError(f"{source} does not fit: {name} is {theirs}, not {shapes.get(name, 'known')}")
-        if not torch.isfinite(tensors[name]).all():
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
             raise WeightsError(f"{source}: {name} holds numbers that are not finite")
-    net.load_state_dict(tensors)
-    return net.eval()
+    return weights_file.fill(Vgg(architecture), tensors, source).eval()

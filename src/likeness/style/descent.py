@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidOption, WeightsError
+from ..nets import weights_file
 
 Cost = Callable[[Tensor], tuple[float, Tensor]]
 KIND = "likeness.style-checkpoint"
@@ -120,26 +121,19 @@ class Descent:
 
     def save(self, path: Path, **more: Any) -> None:
         """Write everything that the walk's continuation depends on, and `more` (JSON), as one safetensors file."""
-        from safetensors.torch import save
-
-        from ..samples.files import atomic_write
-
         tensors: dict[str, Tensor] = {}
         tree = {name: _pack(getattr(self, name), name, tensors) for name in self.__dataclass_fields__}
-        atomic_write(path, save(tensors, {KIND: json.dumps({"walk": tree, "more": more})}))
+        weights_file.write(path, tensors, {KIND: json.dumps({"walk": tree, "more": more})})
 
     @classmethod
     def load(cls, path: Path) -> tuple[Descent, dict[str, Any]]:
         """The walk and what was stored beside it. Raises WeightsError where the file is not a checkpoint."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(str(path), "pt") as file:
-                stored = json.loads((file.metadata() or {})[KIND])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                walk = cls(**{name: _unpack(value, tensors) for name, value in stored["walk"].items()})
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-            raise WeightsError(f"{path} is not a checkpoint of a stylisation, or is damaged: {error}") from error
+        tensors, metadata = weights_file.read(path)
+        if KIND not in metadata:
+            raise WeightsError(f"{path} is not a checkpoint of a stylisation")
+        with weights_file.damaged(path):
+            stored = json.loads(metadata[KIND])
+            walk = cls(**{name: _unpack(value, tensors) for name, value in stored["walk"].items()})
         return walk, stored["more"]
 
 

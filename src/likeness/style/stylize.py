@@ -220,8 +220,8 @@ def _resized(x: Tensor, size: Sequence[int]) -> Tensor:
         return x
     dims = x.ndim - 2
     if size[0] < x.shape[2]:
-        pool = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[dims - 1]
-        return pool(x, list(size))  # type: ignore[operator]
+        pool: Any = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[dims - 1]
+        return pool(x, list(size))
     return F.interpolate(x, size=list(size), mode=("linear", "bilinear", "trilinear")[dims - 1], align_corners=False)
 
 

@@ -193,9 +193,9 @@ def normalised(net: Vgg, samples: Sequence[Tensor]) -> Vgg:
         weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
         mean = totals[name].clamp_min(1e-4)  # a channel that never fires stays silent
         if before is not None:
-            weight *= before.view(1, -1, *[1] * (weight.ndim - 2))
-        weight /= mean.view(-1, *[1] * (weight.ndim - 1))
-        bias /= mean
+            weight.mul_(before.view(1, -1, *[1] * (weight.ndim - 2)))
+        weight.div_(mean.view(-1, *[1] * (weight.ndim - 1)))
+        bias.div_(mean)
         before = mean
     return result
 
