@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .faces.detection import detect as detect
     from .faces.types import Face as Face
     from .faces.types import Quality as Quality
-    from .metric.training import train_recognition as train
+    from .metric.training import train_recognition as train  # noqa: F401
     from .recognition.decision import Candidate as Candidate
     from .recognition.decision import Decision as Decision
     from .recognition.decision import Identification as Identification
