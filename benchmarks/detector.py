@@ -3,7 +3,7 @@
     python benchmarks/detector.py [--lfw 2000] [--out out/detector] [--data FOLDER]
 
 lfw        photographs with one known face in the middle: share of pictures where a face covers the centre (recall)
-wider      scenes, test split, hand-drawn boxes of `wider_val`: share found (IoU >= 0.35) of those at least 10, 16, 20 px
+wider      scenes, test split, hand-drawn boxes of `wider_val`: share found (IoU >= 0.35), from 10, 16, 20 px on
 scenes     the same over all sets whose boxes were drawn by hand
 precision  share of detections that lie on a reference face (YuNet's labels, doubtful ones included, or a given box)
 landmarks  mean distance to the reference's five points per distance between its eyes (labels: YuNet, two scales)
