@@ -67,7 +67,7 @@ def test_all_orientations_of_a_real_photograph_give_one_template(face: FaceEncod
         stored.save(buffer, "JPEG", quality=95, exif=exif)
         (template,) = face.encode_one(buffer.getvalue()).templates
         codes.append(template.code)
-    assert (np.stack(codes) @ codes[0] > 0.999).all()
+    assert (np.stack(codes) @ codes[0] > 0.995).all()  # JPEG's blocks lie differently in each orientation
 
 
 def test_one_photograph_and_many_give_the_same_codes(
