@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from likeness.errors import InvalidOption, LikenessError, StorageError, UnknownName, WeightsError
+from likeness.errors import Collapse, InvalidOption, LikenessError, StorageError, UnknownName, WeightsError
 from likeness.metric import heads, training
-from likeness.metric.data import Crops
+from likeness.metric.data import Crops, held_out, load_crops
+from likeness.metric.loop import CollapseAlarm
+from likeness.metric.losses import Terms
 from likeness.metric.training import held_out_figures, shuffled, train_recognition
 from likeness.nets import identity, weights_file
 
@@ -297,3 +299,39 @@ def test_every_epoch_shows_every_sample_once() -> None:
         seen = np.concatenate([shuffled(20, 5, epoch * 4 + place, seed=1) for place in range(4)])
         assert sorted(seen) == list(range(20))
     assert not np.array_equal(shuffled(20, 5, 0, 1), shuffled(20, 5, 4, 1))
+
+
+def test_what_training_sees(people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never a held-out person, in any batch; and views are moved as their hints will be."""
+    crops = load_crops(people)
+    held = {image.tobytes() for image in crops.images[held_out(crops.subjects)]}
+    seen: set[bytes] = set()
+    moved: list[torch.Tensor] = []
+    true_augment = training.augment
+
+    def watched(images: torch.Tensor, **options: Any) -> torch.Tensor:
+        seen.update(image.tobytes() for image in images.numpy())
+        moved.append(options["moves"])
+        return true_augment(images, **options)
+
+    contexts: list[torch.Tensor] = []
+    true_objective = training.Lesson.objective
+
+    def objective_of(self: training.Lesson, codes: torch.Tensor, context: Any, generator: torch.Generator) -> Terms:
+        contexts.append(context[2])
+        return true_objective(self, codes, context, generator)
+
+    monkeypatch.setattr(training, "augment", watched)
+    monkeypatch.setattr(training.Lesson, "objective", objective_of)
+    train_recognition(people, out=tmp_path / "enc.safetensors", **(SMALL | {"steps": 30, "every": 30}))
+    assert len(seen) > 0.9 * (len(crops) - len(held))
+    assert not seen & held
+    assert len(contexts) == 30
+    assert all(any(torch.equal(context, one) for one in moved) for context in contexts)
+
+
+def test_the_collapse_alarm_is_on(people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a floor above every possible distance it must ring at once."""
+    monkeypatch.setattr(training, "CollapseAlarm", lambda: CollapseAlarm(floor=10, patience=2))
+    with pytest.raises(Collapse, match="met in one point"):
+        train_recognition(people, out=tmp_path / "enc.safetensors", **(SMALL | {"steps": 8}))
