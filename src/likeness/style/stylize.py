@@ -58,7 +58,7 @@ def stylize_sample(
     *,
     steps: int = 300,
     content_weight: float = 1.0,
-    style_weight: float = 1e3,
+    style_weight: float = 1e4,
     tv_weight: float = 0.0,
     content_layers: Mapping[str, float] = CONTENT_LAYERS,
     style_layers: Mapping[str, float] = STYLE_LAYERS,
