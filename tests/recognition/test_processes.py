@@ -17,6 +17,7 @@ from gallery_fakes import FakeEncoder, calibrated, code_of, folder
 
 from likeness.errors import SubjectNotFound, TemplateNotFound
 from likeness.recognition.gallery import Gallery
+from likeness.recognition.stores.sqlite import SqliteStore
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and kill -9"),
@@ -232,3 +233,26 @@ def test_four_processes_answer_like_one(encoder):
 def test_eight_processes_and_500_operations_each(encoder):
     with folder() as root:
         assert check_against_oracle(Path(root), encoder, 8, 500) == 4000
+
+
+def make_gallery(path, together, answers):
+    together.wait()
+    try:
+        SqliteStore(path, timeout=60).close()
+        answers.put(None)
+    except Exception as error:
+        answers.put(repr(error))
+
+
+def test_processes_that_make_one_gallery_at_the_same_moment():
+    """None of them takes the other's half-made file for somebody else's database."""
+    for _ in range(25):
+        with folder() as root:
+            together, answers = FORK.Barrier(4), FORK.Queue()
+            path = Path(root) / "people.db"
+            children = [FORK.Process(target=make_gallery, args=(path, together, answers)) for _ in range(4)]
+            for child in children:
+                child.start()
+            assert [answers.get(timeout=120) for _ in children] == [None] * 4
+            for child in children:
+                child.join()

@@ -246,9 +246,13 @@ class SqliteStore:
             )
 
     def _identity(self, connection: sqlite3.Connection) -> tuple[int, int, int]:
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        """Application, schema version, number of tables: of one moment, though another process may just be making the
+        file (read one by one, half of a new gallery would look like somebody else's database)."""
+        moment = contextlib.nullcontext() if connection.in_transaction else _transaction(connection, "BEGIN")
+        with moment:
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
         return application, version, tables
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
