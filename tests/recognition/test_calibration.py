@@ -80,6 +80,19 @@ def test_margin_is_the_spread_between_samples_of_people():
     assert np.mean(above) >= 0.85
 
 
+def test_margin_is_that_of_a_mean_over_pairs_of_people():
+    """Hoeffding (1948): the mean over pairs varies with twice the standard deviation of the mean over people."""
+    codes, subjects = people(60, 2, 16)
+    distances = 2 - 2 * codes.astype(np.float64) @ codes.T.astype(np.float64)
+    curve = fit(codes, subjects, "x").curves[0]
+    for distance, log_rate in zip(curve.distances[:-1], curve.log_rates[:-1], strict=True):
+        near = (distances < distance) & (subjects[:, None] != subjects)
+        of_each = near.reshape(60, 2 * 120).sum(axis=1) / (2 * 118)
+        margin = 1.645 * 2 * of_each.std() / math.sqrt(60)
+        if of_each.mean() + margin < 1:
+            assert math.exp(log_rate) == pytest.approx(of_each.mean() + margin, rel=0.01)
+
+
 def test_blocks_do_not_matter(monkeypatch):
     codes, subjects = people(60, 3, 16)
     order = np.random.default_rng(0).permutation(len(codes))
@@ -355,6 +368,33 @@ def test_the_tail_is_generalised_pareto():
             expected = 0.01 * (math.exp(-y / 0.1) if shape == 0 else (1 + shape * y / 0.1) ** (-1 / shape))
             assert math.exp(curve.log_rate(1.0 - y)) == pytest.approx(expected, rel=1e-10)
             assert curve.distance(math.log(expected)) == pytest.approx(1.0 - y, abs=1e-10)
+
+
+def test_the_tail_is_that_of_the_fit_seen_from_the_anchor_and_widened():
+    """The law itself as rates: below `u`, excess y survives as (1 + 0.2 y / 0.05)^-5."""
+    u, shape, scale, trials = 3.0, 0.2, 0.05, 1e4
+    rates = 0.5 * (1 + shape * np.maximum(u - module._EDGES, 0) / scale) ** (-1 / shape)
+    rates[u < module._EDGES] = 1.0
+    curve = module._fit_curve(1, trials, rates, np.zeros_like(rates))
+    anchor = curve.distances[0]
+    assert math.exp(curve.log_rates[0]) == pytest.approx(30 / trials, rel=0.05)
+    assert curve.shape == pytest.approx(shape, abs=0.01)
+    at_anchor = scale + shape * (u - anchor)
+    assert curve.scale == pytest.approx(at_anchor * (1 + 1.645 / math.sqrt(300)), rel=0.02)  # 300 errors fitted
+
+
+def test_the_nearer_estimate_to_the_truth_is_taken():
+    """Both err on the safe side: of the searches fitted and independent comparisons, the larger threshold holds."""
+    logs = (math.log(1e-4), 0.0)
+    single = Curve(1, 1e6, (1.0, 2.0), logs, 0.0, 0.1)
+    for shift in (-0.5, 0.5):
+        double = Curve(2, 1e6, (0.9 + shift, 1.9 + shift), logs, 0.0, 0.1)
+        calibration = Calibration("x", 100, 100, 4950, (single, double))
+        independent = single.distance(math.log(1 - math.sqrt(1 - 0.01)))  # of two, with the rate 0.01 together
+        searched = min(single.distance(math.log(0.01)), double.distance(math.log(0.01)))
+        assert (searched < independent) is (shift < 0)
+        assert calibration.threshold_open_set(0.01, 2) == pytest.approx(max(searched, independent), abs=1e-9)
+        assert calibration.fpir(max(searched, independent), 2) == pytest.approx(0.01, rel=1e-5)
 
 
 @pytest.mark.parametrize(("shape", "scale"), [(0.0, 0.2), (0.15, 0.1), (0.3, 0.05)])
