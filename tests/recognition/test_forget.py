@@ -4,6 +4,7 @@ import sqlite3
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -74,6 +75,59 @@ def test_forget_leaves_no_byte(gallery, tmp_path, photos):
     gallery.check()
     gallery.close()
     assert traces(tmp_path, everything) == []
+
+
+def test_forget_rewrites_the_file_without_gaps(gallery):
+    """Free pages, and gaps within pages, are where copies of moved cells stay."""
+    gallery.enroll(NAME, sources(200))
+    gallery._store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    before = gallery.path.stat().st_size
+    assert gallery.forget(NAME).complete
+    with sqlite3.connect(gallery.path) as connection:
+        assert connection.execute("PRAGMA freelist_count").fetchone() == (0,)
+    connection.close()
+    assert gallery.path.stat().st_size < before
+
+
+def test_what_is_deleted_is_overwritten_even_before_the_file_is_rewritten(gallery, tmp_path, monkeypatch):
+    gallery.enroll(NAME, sources(1))
+    gallery._store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert traces(tmp_path, sources(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteStore, "_wipe", lambda self, connection, *, patience: "not now")
+        assert not gallery.forget(NAME).complete
+    gallery._store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert traces(tmp_path, sources(1)) == []
+
+
+def test_a_deletion_by_another_during_the_wipe_stays_to_be_wiped(gallery, monkeypatch):
+    gallery.enroll(NAME, sources(2))
+    other = SqliteStore(gallery.path)
+    whole = SqliteStore._wipe
+
+    class Interrupted:
+        """A connection: just after its checkpoint somebody else deletes, and cannot wipe."""
+
+        def __init__(self, real):
+            self.real = real
+
+        def execute(self, statement, *values):
+            if "wal_checkpoint" not in statement:
+                return self.real.execute(statement, *values)
+            result = self.real.execute(statement).fetchone()
+            assert other.forget("person 1").hindrance == "not now"
+            return SimpleNamespace(fetchone=lambda: result)
+
+    def wipe(self, connection, *, patience):
+        return "not now" if self is other else whole(self, Interrupted(connection), patience=patience)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteStore, "_wipe", wipe)
+        gallery.forget(NAME)
+    assert gallery.stats().wipe_pending
+    other.close()
+    assert gallery.forget("person 2").complete
+    assert not gallery.stats().wipe_pending
 
 
 def test_remove_leaves_no_byte_of_the_template(gallery, tmp_path):
