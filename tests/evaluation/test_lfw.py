@@ -9,7 +9,8 @@ import pytest
 
 from likeness.errors import InvalidOption, UnreadableFile
 from likeness.evaluation.lfw import Pair, cross_validate, evaluate_lfw, find_list, read_pairs
-from likeness.recognition.encoder import Encoding, Template
+from likeness.evaluation.rates import tar_at_far
+from likeness.recognition.encoder import Encoding, Template, central
 
 FOLDS, COUNT = 5, 4
 
@@ -63,6 +64,50 @@ def test_a_perfect_encoder(photographs: Path) -> None:
     found = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert {"accuracy", "standard_error", "failed", "folds", "tar_at_far", "seconds", "fingerprint"} <= set(found)
     assert [fold["fold"] for fold in found["folds"]] == [1, 2, 3, 4, 5]
+
+
+def test_the_face_nearest_the_centre_is_chosen_where_the_encoder_detects(photographs: Path) -> None:
+    class Detecting(Coder):
+        detector, chosen = object(), None
+
+        def encode_many(self, sources, on_progress=None, *, choose=None) -> Iterator[Encoding]:
+            self.chosen = choose
+            return super().encode_many(sources, on_progress)
+
+    coder = Detecting()
+    evaluate_lfw(photographs, encoder=coder)
+    assert coder.chosen is central
+
+
+def test_thresholds_are_squared_distances(photographs: Path) -> None:
+    """Mated codes lie 0.01 radians apart, others 0.41: a chord squared is 4 sin^2 of half the angle."""
+    expected = (4 * np.sin(0.005) ** 2 + 4 * np.sin(0.205) ** 2) / 2
+    for fold in evaluate_lfw(photographs, encoder=Coder()).folds:
+        assert fold.threshold == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_interval_is_a_bootstrap_over_both_people_of_a_pair(photographs: Path) -> None:
+    rng = np.random.default_rng(3)
+    for file in sorted(photographs.rglob("*.jpg")):
+        file.write_text(str(float(file.parent.name[2]) * 0.4 + rng.normal(0, 0.08)))
+    angle = {file.stem: float(file.read_text()) for file in photographs.rglob("*.jpg")}
+    mated, non_mated = [], []  # distance, then who
+    for fold in range(FOLDS):
+        for i in range(COUNT):
+            a, b = f"P{fold}{i}", f"P{fold}{i + 1}"
+            mated.append((4 * np.sin((angle[f"{a}_0001"] - angle[f"{a}_0002"]) / 2) ** 2, a))
+            non_mated.append((4 * np.sin((angle[f"{a}_0001"] - angle[f"{b}_0002"]) / 2) ** 2, a, b))
+    expected = tar_at_far(
+        np.array([distance for distance, _ in mated]),
+        np.array([distance for distance, *_ in non_mated]),
+        1e-3,
+        mated_subjects=np.array([a for _, a in mated]),
+        non_mated_subjects=np.array([who for _, *who in non_mated]),
+    )
+    found = evaluate_lfw(photographs, encoder=Coder()).tar_at_far
+    assert found.far == 1e-3
+    assert found.low < found.tar < found.high
+    assert found.to_dict() == pytest.approx(expected.to_dict(), abs=1e-5)
 
 
 def test_failed_photographs_are_errors_of_all_their_pairs(photographs: Path) -> None:
