@@ -79,6 +79,12 @@ def test_equal_error_rate() -> None:
     assert rates.equal_error_rate(np.array([0.1]), np.array([1.0])) == pytest.approx(0.0)
 
 
+def test_equal_error_rate_between_two_steps_is_the_mean_of_both() -> None:
+    """At 2, where they are nearest, one of three strangers matches and one of two mated pairs does not."""
+    found = rates.equal_error_rate(np.array([1.0, 3.0]), np.array([2.0, 4.0, 5.0]))
+    assert found == pytest.approx((1 / 3 + 1 / 2) / 2)
+
+
 def reference_bootstrap(mated, non_mated, mated_subjects, non_mated_subjects, far, resamples, seed):
     """One resample after the other, one pair after the other: pairs repeated as often as their subjects were drawn."""
     names = sorted({*mated_subjects, *[name for pair in non_mated_subjects for name in pair]})
