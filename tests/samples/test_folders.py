@@ -82,3 +82,9 @@ def test_a_folder_that_cannot_be_listed_is_an_error(people: Path, monkeypatch: p
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(UnreadableFile, match="Permission denied"):
         read_subjects(people)
+
+
+def test_an_empty_name_is_not_the_present_folder() -> None:
+    for paths in ("", ["", "a.jpg"]):
+        with pytest.raises(UnreadableFile, match="empty name"):
+            list_images(paths)
