@@ -32,7 +32,9 @@ def list_images(paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
     paths = list(paths)
-    if "" in map(os.fspath, paths):  # an unset variable in a shell; Path("") would be the whole present folder
+    if any(
+        str(path) == "" for path in paths
+    ):  # an unset variable in a shell; Path("") would be the whole present folder
         raise UnreadableFile("an empty name is not a picture (an unset variable?); the present folder is '.'")
     found: dict[Path, None] = {}
     for path in map(Path, paths):
