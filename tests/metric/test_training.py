@@ -245,7 +245,7 @@ def test_a_run_goes_on_in_the_precision_it_began_with(
                 raise Stop
 
     for faster in (True, False):
-        monkeypatch.setattr("likeness.metric.loop.bfloat16_is_faster", lambda *_, answer=faster: answer)
+        monkeypatch.setattr("likeness.metric.loop._faster_in_bfloat16", lambda *_, answer=faster: answer)
         try:
             train_recognition(
                 people, out=tmp_path / "e.safetensors", on_progress=note, **(settings | {"precision": "auto"})

@@ -50,7 +50,7 @@ def test_activations_are_those_of_the_reference(dims: int, options: dict[str, st
 def test_the_chapters_J(dims: int, same_size: bool) -> None:
     vgg, content, x = net(dims), sample(SIZES[dims], 1), sample(SIZES[dims], 3)
     style = sample((SIZES if same_size else OTHER)[dims], 2)
-    J = objective(vgg, content, [Style(style)], alpha=2.0, beta=50.0, convention="chapter", **LAYERS)
+    J = objective(vgg, content, [Style(style)], content_weight=2.0, style_weight=50.0, convention="chapter", **LAYERS)
     c, s, g = (one[0].numpy() for one in (content, style, x))
     expected = cost(vgg, c, s, g, alpha=2.0, beta=50.0, **LAYERS)
     assert float(J(x)) == pytest.approx(expected, rel=1e-12)
@@ -103,7 +103,7 @@ def test_mean_and_deviation(dims: int) -> None:
 @pytest.mark.parametrize("statistic", ["gram", "mean-std"])
 def test_the_gradient(dims: int, statistic: str) -> None:
     vgg, content, x = net(dims), sample(SIZES[dims], 1), sample(SIZES[dims], 3)
-    J = objective(vgg, content, [Style(sample(OTHER[dims], 2))], gamma=3.0, statistic=statistic, **LAYERS)
+    J = objective(vgg, content, [Style(sample(OTHER[dims], 2))], tv_weight=3.0, statistic=statistic, **LAYERS)
     x.requires_grad_(True)
     (gradient,) = torch.autograd.grad(J(x), x)
     rng, x = np.random.default_rng(0), x.detach()
@@ -141,14 +141,14 @@ def test_a_volume_one_pixel_deep_is_a_picture() -> None:
 
 def blended(vgg: Vgg, dims: int, weights: tuple[float, float]) -> Objective:
     styles = [Style(sample(OTHER[dims], seed), weight) for seed, weight in zip((5, 6), weights, strict=True)]
-    return objective(vgg, sample(SIZES[dims], 1), styles, alpha=0, **LAYERS)
+    return objective(vgg, sample(SIZES[dims], 1), styles, content_weight=0, **LAYERS)
 
 
 def test_blending_mixes_costs(dims: int) -> None:
     vgg, x = net(dims), sample(SIZES[dims], 3)
     first, second = (float(blended(vgg, dims, w)(x)) for w in ((1, 0), (0, 1)))
     assert float(blended(vgg, dims, (7, 3))(x)) == pytest.approx(0.7 * first + 0.3 * second, rel=1e-12)
-    alone = objective(vgg, sample(SIZES[dims], 1), [Style(sample(OTHER[dims], 5))], alpha=0, **LAYERS)
+    alone = objective(vgg, sample(SIZES[dims], 1), [Style(sample(OTHER[dims], 5))], content_weight=0, **LAYERS)
     assert float(alone(x)) == pytest.approx(first, rel=1e-12)
 
 
@@ -158,7 +158,14 @@ def test_a_region_is_compared_alone(dims: int) -> None:
     left = torch.zeros(size, dtype=torch.float64)
     left[..., :8] = 1
     a, b, x = sample(size, 5), sample(size, 6), sample(size, 3)
-    J = objective(vgg, x, [Style(a, region=left), Style(b, region=1 - left, mask=left)], alpha=0, beta=1, **LAYERS)
+    J = objective(
+        vgg,
+        x,
+        [Style(a, region=left), Style(b, region=1 - left, mask=left)],
+        content_weight=0,
+        style_weight=1,
+        **LAYERS,
+    )
     expected = 0.0
     for layer, weight in LAYERS["style_layers"].items():
         g, s, t = (forward(vgg, one[0].numpy(), [layer])[layer] for one in (x, a, b))
@@ -182,7 +189,11 @@ def test_what_cannot_be_asked() -> None:
         ask(statistic="gramm")
     with pytest.raises(UnknownName, match="'johnson'"):
         ask(convention="jonson")
-    for options in ({"beta": -1.0}, {"alpha": float("nan")}, {"style_layers": {"relu1_1": float("inf")}}):
+    for options in (
+        {"style_weight": -1.0},
+        {"content_weight": float("nan")},
+        {"style_layers": {"relu1_1": float("inf")}},
+    ):
         with pytest.raises(InvalidOption, match="at least 0"):
             ask(**options)
     with pytest.raises(InvalidOption, match="at least one style"):

@@ -51,7 +51,12 @@ def test_J_falls_by_half(dims: int, optimizer: str, init: str) -> None:
 def test_the_report_is_J_of_the_sample_returned() -> None:
     result = run()
     J = objective(
-        net(), sample(SIZES[2], 0), [Style(sample(SIZES[2], 1))], beta=100.0, convention="per-position", **LAYERS
+        net(),
+        sample(SIZES[2], 0),
+        [Style(sample(SIZES[2], 1))],
+        style_weight=100.0,
+        convention="per-position",
+        **LAYERS,
     )
     again = J.parts(torch.from_numpy(result.sample)[None])
     assert result.parts == again

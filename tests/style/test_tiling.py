@@ -36,8 +36,8 @@ def test_tiled_is_untiled(dims: int, data: st.DataObject) -> None:
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, single)):
         styles = [Style(style.sample.to(dtype), region=region[0, 0].to(dtype))]
         vgg.to(dtype)
-        whole = objective(vgg, content.to(dtype), styles, gamma=2.0, statistic=statistic, **LAYERS)
-        cut = objective(vgg, content.to(dtype), styles, gamma=2.0, statistic=statistic, tile=tile, **LAYERS)
+        whole = objective(vgg, content.to(dtype), styles, tv_weight=2.0, statistic=statistic, **LAYERS)
+        cut = objective(vgg, content.to(dtype), styles, tv_weight=2.0, statistic=statistic, tile=tile, **LAYERS)
         J, gradient = value_and_gradient(whole, x.to(dtype))
         J_cut, gradient_cut = value_and_gradient(cut, x.to(dtype), tile=tile)
         assert pytest.approx(J, rel=tolerance) == J_cut

@@ -15,23 +15,25 @@ from .common import json_option, option, print_json, progress_bar, refuse_overwr
 def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     if find_spec("torch") is None:
         raise MissingDependency("stylising needs torch, which is not installed: pip install 'likeness[torch]'")
+    from ..style.objective import objective
     from ..style.pictures import COLOURS, stylize
+    from ..style.stylize import stylize_sample
 
     parser.add_argument("content", metavar="CONTENT", help="the photograph")
     parser.add_argument("styles", metavar="STYLE", nargs="+", help="the picture, or several, to paint it like")
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="where to write the result (.png, .jpg)")
     parser.add_argument("--encoder", metavar="FILE", required=True, help="weights of a VGG (.safetensors or .npz)")
     option(parser, stylize, "--size", "longer side of the result, pixels")
-    option(parser, stylize, "--steps", "evaluations of J per scale, at most")
-    option(parser, stylize, "--content-weight", "alpha")
-    option(parser, stylize, "--style-weight", "beta")
-    option(parser, stylize, "--tv-weight", "gamma, of total variation")
+    option(parser, stylize_sample, "--steps", "evaluations of J per scale, at most")
+    option(parser, objective, "--content-weight", "alpha")
+    option(parser, objective, "--style-weight", "beta")
+    option(parser, objective, "--tv-weight", "gamma, of total variation")
     parser.add_argument("--style-layers", metavar="L=W,...", type=_layers, help="such as relu1_1=.2,relu2_1=.8")
     parser.add_argument("--content-layers", metavar="L=W,...", type=_layers, help="such as relu4_1=1")
-    option(parser, stylize, "--statistic", "what style is: gram or mean-std")
-    option(parser, stylize, "--convention", "factors of the cost: per-position, chapter, johnson, gatys-notebook")
+    option(parser, objective, "--statistic", "what style is: gram or mean-std")
+    option(parser, objective, "--convention", "factors of the cost: per-position, chapter, johnson, gatys-notebook")
     option(parser, stylize, "--init", "start from content, noise or a picture", metavar="content|noise|FILE")
-    option(parser, stylize, "--optimizer", "how to go downhill", choices=("lbfgs", "adam", "gd"))
+    option(parser, stylize_sample, "--optimizer", "how to go downhill", choices=("lbfgs", "adam", "gd"))
     parser.add_argument("--blend", metavar="W,...", type=_numbers, default=(), help="weight of each style")
     mask_help = "one per style: where in the content, what of the style"
     parser.add_argument("--mask", metavar="C.png:S.png", action="append", default=[], type=_pair, help=mask_help)
@@ -40,8 +42,8 @@ def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None
     parser.add_argument(
         "--tile", metavar="N|off", type=_tile, default=None, help="exact tiles of N pixels (default: off)"
     )
-    option(parser, stylize, "--precision", "of convolutions", choices=("auto", "fp32", "bf16"))
-    option(parser, stylize, "--seed", "of the noise")
+    option(parser, stylize_sample, "--precision", "of convolutions", choices=("auto", "fp32", "bf16"))
+    option(parser, stylize_sample, "--seed", "of the noise")
     parser.add_argument("--resume", metavar="FILE", type=Path, help="keep the run here, and go on from it")
     parser.add_argument("--preview", metavar="DIR", type=Path, help="write the picture there now and then")
     json_option(parser)

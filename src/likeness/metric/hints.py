@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InvalidOption, UnknownName
+from ..nets.activations import listening
 from ..nets.identity import Tower
 from .data import Progress, content_key
 
@@ -43,30 +44,21 @@ class Hints(nn.Module):
             sample = torch.from_numpy(np.asarray(one[:: max(1, len(one) // 500)], dtype=np.float32))
             self.register_buffer(f"mean{number}", sample.mean((0, 2, 3)).view(1, -1, 1, 1))
             self.register_buffer(f"deviation{number}", sample.std((0, 2, 3)).clamp_min(1e-6).view(1, -1, 1, 1))
-        self._seen: dict[int, Tensor] = {}
+        self._seen: dict[str, Tensor] = {}
 
     @contextmanager
     def listening(self, tower: Tower) -> Iterator[None]:
         """Within it, every forward pass of `tower` leaves the maps of its stages here for `forward`."""
-        seen = self._seen
-
-        def keep(stage: int) -> torch.utils.hooks.RemovableHandle:
-            return tower.stages[stage].register_forward_hook(lambda _, __, out: seen.__setitem__(stage, out))
-
-        handles = [keep(stage) for stage in sorted(set(self.stages))]
-        try:
+        with listening(tower, sorted({f"stages.{stage}" for stage in self.stages})) as self._seen:
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
-            seen.clear()
+        self._seen = {}
 
     def forward(self, index: Tensor, moves: Tensor) -> Tensor:
         """Mean squared error per hint (number of hints,), of the teacher's standardised maps of the samples `index`
         (b,), moved by `moves` (b, 2, 3) like their views. 1 is what a student gets that knows the means only."""
         errors = []
         for number, (stage, head, maps) in enumerate(zip(self.stages, self.heads, self.maps, strict=True)):
-            seen = self._seen[stage].float()
+            seen = self._seen[f"stages.{stage}"].float()
             wanted = torch.from_numpy(np.asarray(maps[index.numpy()], dtype=np.float32)).to(seen.device)
             wanted = (wanted - self.get_buffer(f"mean{number}")) / self.get_buffer(f"deviation{number}")
             grid = F.affine_grid(moves.to(seen.device), list(wanted.shape), align_corners=False)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
+from inspect import signature
 from typing import Any
 
 import torch
@@ -214,9 +215,9 @@ def objective(
     content: Tensor,
     styles: Sequence[Style],
     *,
-    alpha: float = 1.0,
-    beta: float = 1e3,
-    gamma: float = 0.0,
+    content_weight: float = 1.0,
+    style_weight: float = 1e4,
+    tv_weight: float = 0.0,
     content_layers: Mapping[str, float] = CONTENT_LAYERS,
     style_layers: Mapping[str, float] = STYLE_LAYERS,
     statistic: str = "gram",
@@ -225,7 +226,7 @@ def objective(
 ) -> Objective:
     """The cost of looking like `content` (1, c, *spatial) and being painted like `styles`, for samples of its size.
 
-    alpha, beta, gamma: weights of content, style and total variation.
+    content_weight, style_weight, tv_weight: alpha, beta, gamma of J.
     content_layers, style_layers: layer -> its weight (lambda[l] of the chapter).
     statistic: "gram" (channel correlations) or "mean-std" (mean and deviation per channel).
     convention: factors before the sums, one of CONVENTIONS.
@@ -237,7 +238,8 @@ def objective(
     check_layers(net, [*content_layers, *style_layers])
     known(statistic, _STATISTICS, "statistic")
     known(convention, CONVENTIONS, "convention")
-    weights = {"alpha": alpha, "beta": beta, "gamma": gamma, **content_layers, **style_layers}
+    weights = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}
+    weights |= {**content_layers, **style_layers}
     weights |= {f"weight of style {i}": style.weight for i, style in enumerate(styles, 1)}
     for name, value in weights.items():
         if not (math.isfinite(value) and value >= 0):
@@ -266,7 +268,19 @@ def objective(
         means = _means(net, style, list(style_layers), statistic, tile)
         weight = style.weight / share[number] if share[number] else 0.0
         terms += [Term(layer, region, weight * value, means[layer]) for layer, value in style_layers.items()]
+    alpha, beta, gamma = content_weight, style_weight, tv_weight
     return Objective(net, spatial, wanted, terms, masks, alpha, beta, gamma, statistic, CONVENTIONS[convention])
+
+
+def cost_options(**given: Any) -> dict[str, Any]:
+    """The options of `objective` that say what J is: those given, the others at their defaults. Raises TypeError for
+    one there is none of."""
+    options = {name: p.default for name, p in signature(objective).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    options.pop("tile")  # how J is computed, not what it is
+    if unknown := sorted(given.keys() - options.keys()):
+        raise TypeError(f"the cost has no option called {', '.join(unknown)}; it has {', '.join(options)}")
+    options |= given
+    return options | {name: dict(options[name]) for name in ("content_layers", "style_layers")}
 
 
 def _regions(styles: Sequence[Style], spatial: tuple[int, ...]) -> list[int]:

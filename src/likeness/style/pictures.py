@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ..nets.perceptual import Vgg, from_caffe_arrays, load
 from ..samples.files import atomic_write
 from ..samples.images import ImageSource, read_image, write_image
 from .colour import match_colours, with_colours_of
-from .objective import CONTENT_LAYERS, STYLE_LAYERS, Style
+from .objective import Style
 from .stylize import Stylized, stylize_sample
 
 COLOURS = ("no", "luminance", "histogram")
@@ -49,22 +49,7 @@ def stylize(
     masks: Sequence[tuple[ImageSource, ImageSource]] = (),
     keep_color: str = "no",
     init: str | os.PathLike[str] = "content",
-    steps: int = 300,
-    content_weight: float = 1.0,
-    style_weight: float = 1e4,
-    tv_weight: float = 0.0,
-    content_layers: Mapping[str, float] = CONTENT_LAYERS,
-    style_layers: Mapping[str, float] = STYLE_LAYERS,
-    statistic: str = "gram",
-    convention: str = "per-position",
-    optimizer: str = "lbfgs",
-    scales: int | None = None,
-    tolerance: float = 2e-3,
-    tile: int | None = None,
-    precision: str = "auto",
-    seed: int = 0,
-    checkpoint: Path | None = None,
-    on_progress: Callable[[int, int, dict[str, Any]], None] | None = None,
+    **run: Any,
 ) -> StylizedPicture:
     """Paint `content` like `style` (one picture or several).
 
@@ -76,7 +61,8 @@ def stylize(
     keep_color: "no"; "luminance": the content's colours, the result's light and dark; "histogram": the styles are
         recoloured to the content's mean and covariance first.
     init: "content", "noise" or a picture to start from.
-    All other options: see `stylize_sample`.
+    run: options of `stylize_sample` (steps, optimizer, seed, on_progress, ...) and of `objective` (style_weight,
+        style_layers, ...).
 
     Raises UnreadableFile for what is no picture, WeightsError for a damaged encoder, InvalidOption and UnknownName for
     options that cannot be.
@@ -104,34 +90,13 @@ def stylize(
     start: str | Tensor = str(init)
     if start not in ("content", "noise"):
         start = to_sample(read_image(init), exact=tuple(picture.shape[2:]))
-    run = stylize_sample(
-        net,
-        picture,
-        styles,
-        steps=steps,
-        content_weight=content_weight,
-        style_weight=style_weight,
-        tv_weight=tv_weight,
-        content_layers=content_layers,
-        style_layers=style_layers,
-        statistic=statistic,
-        convention=convention,
-        init=start,
-        optimizer=optimizer,
-        scales=scales,
-        tolerance=tolerance,
-        tile=tile,
-        precision=precision,
-        seed=seed,
-        checkpoint=checkpoint,
-        on_progress=on_progress,
-    )
-    sample = torch.from_numpy(run.sample)[None]
+    stylized = stylize_sample(net, picture, styles, init=start, **run)
+    sample = torch.from_numpy(stylized.sample)[None]
     if keep_color == "luminance":
         sample = with_colours_of(picture, sample)
     more = {"size": size, "blend": list(blend), "keep_color": keep_color, "encoder": os.fspath(encoder)}
     more |= {"content": _named(content), "styles": [_named(one) for one in sources]}
-    return StylizedPicture(to_image(sample), replace(run, settings=run.settings | more))
+    return StylizedPicture(to_image(sample), replace(stylized, settings=stylized.settings | more))
 
 
 def open_encoder(encoder: str | os.PathLike[str]) -> Vgg:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ..errors import InvalidOption
 from ..nets.perceptual import Vgg, smallest
 from ..nets.precision import bfloat16_is_faster
 from .descent import Descent
-from .objective import CONTENT_LAYERS, STYLE_LAYERS, Objective, Parts, Style, objective
+from .objective import Objective, Parts, Style, cost_options, objective
 from .tiling import value_and_gradient
 
 COARSEST = 96  # positions along the shorter axis from which on a coarser scale is worth its while
@@ -57,13 +57,6 @@ def stylize_sample(
     styles: Sequence[Style],
     *,
     steps: int = 300,
-    content_weight: float = 1.0,
-    style_weight: float = 1e4,
-    tv_weight: float = 0.0,
-    content_layers: Mapping[str, float] = CONTENT_LAYERS,
-    style_layers: Mapping[str, float] = STYLE_LAYERS,
-    statistic: str = "gram",
-    convention: str = "per-position",
     init: str | Tensor = "content",
     optimizer: str = "lbfgs",
     scales: int | None = None,
@@ -74,12 +67,12 @@ def stylize_sample(
     checkpoint: Path | None = None,
     checkpoint_every: int = 25,
     on_progress: Progress | None = None,
+    **cost: Any,
 ) -> Stylized:
     """Stylise a sample (1, c, *spatial), values 0...1, of 1, 2 or 3 dimensions.
 
     net: measures content and style. styles: what it is to look like, see `Style`.
     steps: evaluations of J at each scale, at most.
-    content_weight, style_weight, tv_weight: alpha, beta, gamma of J (`style.objective`).
     init: "content", "noise" or a sample of the content's shape to start from.
     optimizer: "lbfgs", "adam" or "gd" (`style.descent`).
     scales: the run begins at 1/2^(scales-1) of the size; None: as many as leave 96 positions along the shorter axis.
@@ -90,6 +83,7 @@ def stylize_sample(
     checkpoint: a file; a run found there goes on and ends in the bytes of the uninterrupted one. Deleted at the end.
     on_progress: called with (done, total, {"J", "scale", "sample"}) after each evaluation; "sample" is a function that
         gives the present sample. What it raises ends the run (cancel); the checkpoint stays.
+    cost: options of `objective` that say what J is: content_weight, style_weight, style_layers and so on.
 
     Raises InvalidOption, UnknownName as `objective` does.
     """
@@ -98,18 +92,15 @@ def stylize_sample(
     if precision not in ("auto", "fp32", "bf16"):
         raise InvalidOption(f"precision is {precision!r}; it must be 'auto', 'fp32' or 'bf16'")
     began = time.monotonic()
-    options: dict[str, Any] = {
-        "alpha": content_weight,
-        "beta": style_weight,
-        "gamma": tv_weight,
-        "content_layers": dict(content_layers),
-        "style_layers": dict(style_layers),
-        "statistic": statistic,
-        "convention": convention,
+    cost = cost_options(**cost)
+    ladder = _ladder(net, content, styles, [*cost["content_layers"], *cost["style_layers"]], scales)
+    settings = cost | {
         "tile": tile,
+        "steps": steps,
+        "optimizer": optimizer,
+        "scales": len(ladder),
+        "tolerance": tolerance,
     }
-    ladder = _ladder(net, content, styles, [*content_layers, *style_layers], scales)
-    settings = options | {"steps": steps, "optimizer": optimizer, "scales": len(ladder), "tolerance": tolerance}
     settings |= {"init": init if isinstance(init, str) else "a sample", "seed": seed}
     base = _base(content, init, seed)
     walk, number, done, low = _stored(checkpoint, settings)
@@ -117,7 +108,7 @@ def stylize_sample(
         low = precision == "bf16" or (precision == "auto" and bfloat16_is_faster())
     while True:
         size = ladder[number]
-        J = objective(net, _resized(content, size), [_scaled(one, content, size) for one in styles], **options)
+        J = objective(net, _resized(content, size), [_scaled(one, content, size) for one in styles], tile=tile, **cost)
         if walk is None:
             walk = Descent(_resized(base, size), optimizer)
 
@@ -134,10 +125,10 @@ def stylize_sample(
                 }
                 on_progress(number * steps + evaluations, len(ladder) * steps, info)
 
-        def cost(x: Tensor, J: Objective = J) -> tuple[float, Tensor]:
+        def evaluate(x: Tensor, J: Objective = J) -> tuple[float, Tensor]:
             return _within_range(J, x, tile=tile, low=low)
 
-        walk.run(cost, steps, tolerance=tolerance, on_step=after)
+        walk.run(evaluate, steps, tolerance=tolerance, on_step=after)
         done += len(walk.trace)
         number += 1
         if number == len(ladder):
