@@ -13,7 +13,7 @@ from likeness.errors import InvalidOption, UnreadableFile
 from likeness.nets.activations import activations
 from likeness.nets.perceptual import Architecture, Vgg, load, save
 from likeness.samples.images import write_image
-from likeness.style.training import LAYERS, normalised, read_pictures, train_perceptual, unexplained
+from likeness.style.training import LAYERS, left_over, normalised, read_pictures, train_perceptual, unexplained
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,26 @@ def test_the_student_explains_the_teacher(pictures: Path, teacher: Path, tmp_pat
     assert result.unexplained["relu4_1"] < 0.9 * untrained["relu4_1"]
     slim = load(tmp_path / "slim.safetensors")
     assert [name for name, _ in slim.named_children()][-1] == "relu4_1"
+
+
+def test_what_is_left_over_is_that_of_least_squares_and_so_is_its_gradient() -> None:
+    rng = np.random.default_rng(0)
+    a, t = rng.normal(size=(4, 60)), rng.normal(size=(7, 60)) + 3
+    t[:3] += a[:3]
+
+    def share(a: np.ndarray) -> float:
+        x = np.vstack([a, np.ones(60)])
+        error = t - np.linalg.lstsq(x.T, t.T, rcond=None)[0].T @ x
+        return float((error**2).mean() / ((t - t.mean(1, keepdims=True)) ** 2).mean())
+
+    tensor = torch.tensor(a, requires_grad=True)
+    value = left_over(tensor, torch.tensor(t))
+    assert float(value.detach()) == pytest.approx(share(a), rel=1e-6)
+    (gradient,) = torch.autograd.grad(value, tensor)
+    for i, j in ((0, 0), (3, 59), (1, 20)):
+        step = np.zeros_like(a)
+        step[i, j] = 1e-5
+        assert float(gradient[i, j]) == pytest.approx((share(a + step) - share(a - step)) / 2e-5, rel=1e-3, abs=1e-9)
 
 
 def test_a_resumed_run_ends_in_the_same_bytes(pictures: Path, teacher: Path, tmp_path: Path) -> None:

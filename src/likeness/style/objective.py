@@ -69,14 +69,15 @@ def _gram_error(mean: Tensor, wanted: Tensor, factor: Callable[[int], float]) ->
     return factor(len(mean)) * (mean - wanted).square().sum()
 
 
-def _deviations(mean: Tensor) -> Tensor:
-    """Mean and deviation per channel of the mean of a and of a^2; 1e-5 as in AdaIN, since dead channels have none."""
+def deviations(mean: Tensor) -> Tensor:
+    """Mean and deviation per channel, (2, ..., c), of the mean of a and of a^2, (2, ..., c); 1e-5 as in AdaIN, since dead
+    channels have none."""
     return torch.stack([mean[0], (mean[1] - mean[0].square()).clamp_min(0).add(1e-5).sqrt()])
 
 
 def _mean_std_error(mean: Tensor, wanted: Tensor, factor: Callable[[int], float]) -> Tensor:
     """`1/C sum_k (dmu_k^2 + dsigma_k^2)` (Huang & Belongie 2017, eq. 13, squared): of no convention but its own."""
-    return (_deviations(mean) - _deviations(wanted)).square().sum() / mean.shape[1]
+    return (deviations(mean) - deviations(wanted)).square().sum() / mean.shape[1]
 
 
 _STATISTICS = {"gram": (gram, _gram_error), "mean-std": (moments, _mean_std_error)}

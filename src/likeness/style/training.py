@@ -43,25 +43,16 @@ class TrainedPerceptual:
         return asdict(self)
 
 
-class ReadOuts(nn.Module):
-    """A linear map (1x1 convolution) per layer from the student's channels to the teacher's."""
-
-    def __init__(self, student: Vgg, teacher: Vgg, layers: Sequence[str]) -> None:
-        super().__init__()
-
-        def width(net: Vgg, layer: str) -> int:
-            return net.architecture.widths[int(layer[4]) - 1]
-
-        self.maps = nn.ModuleDict(
-            {layer: nn.Conv2d(width(student, layer), width(teacher, layer), 1) for layer in layers}
-        )
-
-    def forward(self, seen: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-        """layer -> `mean (W a - t)^2 / var t`: the share of the teacher's variance left unexplained."""
-        return {
-            layer: (self.maps[layer](seen[layer].float()) - t).square().mean() / t.var().clamp_min(1e-12)
-            for layer, t in wanted.items()
-        }
+def left_over(a: Tensor, t: Tensor) -> Tensor:
+    """The share of the variance of t (k, n) that the best affine map of a (c, n) leaves, by least squares over the n
+    positions. Gradients flow to `a` with the map held fixed, which is all there is of them: at the optimum the error
+    does not feel a change of the map (variable projection, Golub & Pereyra 1973)."""
+    a = torch.cat([a, torch.ones_like(a[:1])])
+    with torch.no_grad(), torch.autocast(a.device.type, enabled=False):
+        x, y = a.double(), t.double()
+        ridge = 1e-6 * torch.eye(len(x), dtype=x.dtype, device=x.device) * x.square().mean()
+        weights = torch.linalg.solve(x @ x.T / x.shape[1] + ridge, x @ y.T / x.shape[1]).T.to(a.dtype)
+    return (t - weights @ a).square().mean() / (t - t.mean(1, keepdim=True)).square().mean().clamp_min(1e-12)
 
 
 def train_perceptual(
@@ -85,9 +76,10 @@ def train_perceptual(
 ) -> TrainedPerceptual:
     """Train a slim VGG to explain a large one's relu1_1 ... relu4_1 through linear maps; write it to `out`.
 
-    Linear maps, because what style and content measure, differences and correlations of channels, passes through
-    them. At the end each channel is scaled so that its mean activation over the pictures is 1 (as Gatys normalised
-    VGG-19), which changes what the net computes by these factors only.
+    Each layer's map is the best one for the batch (`left_over`), so that only the net is learnt. Linear maps, because
+    what style and content measure, differences and correlations of channels, passes through them. At the end each
+    channel is scaled so that its mean activation over the pictures is 1 (as Gatys normalised VGG-19), which changes
+    what the net computes by these factors only.
 
     pictures: a folder of pictures or a zip of them; every 20th is held out.
     out: the safetensors file to write.
@@ -120,7 +112,6 @@ def train_perceptual(
         torch.manual_seed(seed)
         student = Vgg(Architecture(widths=tuple(widths), depths=depths[:3] + (1,), mean=(0.5,), scale=(0.25,)))
         student.requires_grad_(True)
-        outs = ReadOuts(student, large, LAYERS)
 
     def make_batch(step: int, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, ...]]:
         crops = torch.stack([_crop(train, size, generator) for _ in range(batch)])
@@ -134,7 +125,7 @@ def train_perceptual(
     with listening(student, LAYERS) as seen:
 
         def objective(_: Tensor, wanted: tuple[Tensor, ...], generator: torch.Generator) -> Terms:
-            errors = outs(seen, dict(zip(LAYERS, wanted, strict=True)))
+            errors = {l: left_over(_columns(seen[l].float()), _columns(t)) for l, t in zip(LAYERS, wanted, strict=True)}
             total = torch.stack(list(errors.values())).sum()
             return Terms(total, {layer: float(error.detach()) for layer, error in errors.items()})
 
@@ -149,7 +140,6 @@ def train_perceptual(
             make_batch,
             objective,
             schedule=Schedule(steps, lr, warmup),
-            extra=outs,
             seed=seed,
             checkpoint=checkpoint,
             every=every,
@@ -164,17 +154,19 @@ def train_perceptual(
 
 @torch.no_grad()
 def unexplained(student: Vgg, teacher: Vgg, samples: Sequence[Tensor]) -> dict[str, float]:
-    """layer -> the share of the teacher's variance over `samples` that the best affine map of the student's activations
-    leaves, by least squares over all positions (a tenth of the samples would do: channels are few, positions many)."""
+    """layer -> the share of the teacher's variance over all positions of `samples` that the best affine map of the
+    student's activations leaves."""
     shares = {}
     for layer in LAYERS:
         pairs = [(activations(student, x, [layer])[layer], activations(teacher, x, [layer])[layer]) for x in samples]
-        a, t = (torch.cat([pair[i].flatten(2)[0].double() for pair in pairs], 1) for i in (0, 1))
-        a = torch.cat([a, torch.ones_like(a[:1])])
-        ridge = 1e-6 * torch.eye(len(a), dtype=a.dtype) * a.square().mean()
-        weights = torch.linalg.solve(a @ a.T / a.shape[1] + ridge, a @ t.T / a.shape[1])
-        shares[layer] = float((t - weights.T @ a).square().mean() / (t - t.mean(1, keepdim=True)).square().mean())
+        a, t = (torch.cat([_columns(pair[i]) for pair in pairs], 1).double() for i in (0, 1))
+        shares[layer] = float(left_over(a, t))
     return shares
+
+
+def _columns(a: Tensor) -> Tensor:
+    """(b, c, *spatial) -> (c, b * positions)."""
+    return a.transpose(0, 1).flatten(1)
 
 
 @torch.no_grad()
