@@ -70,8 +70,8 @@ def _gram_error(mean: Tensor, wanted: Tensor, factor: Callable[[int], float]) ->
 
 
 def deviations(mean: Tensor) -> Tensor:
-    """Mean and deviation per channel, (2, ..., c), of the mean of a and of a^2, (2, ..., c); 1e-5 as in AdaIN, since dead
-    channels have none."""
+    """Mean and deviation per channel (2, ..., c) of the means of a and of a^2 (2, ..., c); 1e-5 as in AdaIN, since
+    dead channels have none."""
     return torch.stack([mean[0], (mean[1] - mean[0].square()).clamp_min(0).add(1e-5).sqrt()])
 
 
