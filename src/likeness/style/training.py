@@ -114,7 +114,7 @@ def train_perceptual(
         student.requires_grad_(True)
 
     def make_batch(step: int, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, ...]]:
-        crops = torch.stack([_crop(train, size, generator) for _ in range(batch)])
+        crops = torch.stack([random_crop(train, size, generator) for _ in range(batch)])
         x = crops.permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             wanted = activations(large, x, LAYERS)
@@ -210,10 +210,11 @@ def read_pictures(sources: Sequence[str | os.PathLike[str]], on_progress: Progre
     return images
 
 
-def _crop(images: Sequence[np.ndarray], size: int, generator: torch.Generator) -> Tensor:
-    """A random square of a random picture, (size, size, 3) uint8, shrunk by up to a half, half of them mirrored."""
+def random_crop(images: Sequence[np.ndarray], size: int, generator: torch.Generator, *, shrink: float = 2.0) -> Tensor:
+    """A random square of a random picture, (size, size, 3) uint8, shrunk by a factor of up to `shrink`, half of them
+    mirrored. The pictures must have at least `size` pixels along each side."""
     image = images[int(torch.randint(len(images), (1,), generator=generator))]
-    side = int(torch.randint(size, min(2 * size, *image.shape[:2]) + 1, (1,), generator=generator))
+    side = int(torch.randint(size, min(int(shrink * size), *image.shape[:2]) + 1, (1,), generator=generator))
     top, left = (int(torch.randint(n - side + 1, (1,), generator=generator)) for n in image.shape[:2])
     picture = Image.fromarray(image[top : top + side, left : left + side]).resize((size, size), Image.Resampling.BOX)
     crop = torch.from_numpy(np.asarray(picture).copy())
