@@ -1,7 +1,7 @@
-"""`likeness train recognition|perceptual|detector DIR -o OUT.safetensors`: every option of the function that trains.
+"""`likeness train recognition|perceptual|adain|... DIR -o OUT.safetensors`: every option of the function that trains.
 
 The options are not written down here: they are read from the signature (name, default, type) and the docstring (help)
-of `train_recognition` and `train_detector`, so that the command line cannot say anything else than the library.
+of `train_recognition` and the others, so that the command line cannot say anything else than the library.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ from .common import json_option, print_json, progress_bar
 TRAINERS = {
     "recognition": ("metric.training", "train_recognition", "a folder of subjects to an encoder of unit codes"),
     "perceptual": ("style.training", "train_perceptual", "pictures and a large VGG to a slim one, for style"),
+    "adain": (
+        "style.adain_training",
+        "train_adain",
+        "pictures, paintings and a VGG to a net for any style in one pass",
+    ),
     "detector": ("faces.training", "train_detector", "labelled photographs to a face detector"),
 }
 OUTPUTS = ("out", "output")

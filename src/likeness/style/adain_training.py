@@ -1,0 +1,180 @@
+"""`likeness train adain`: the decoder that makes pictures of an encoder's activations, for any style in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import InvalidOption
+from ..metric.data import Progress
+from ..metric.loop import Schedule, fit
+from ..metric.losses import Terms
+from ..nets.activations import activations
+from ..nets.perceptual import Vgg, until
+from .adain import Adain, Decoder, adain, save, statistics, untrained
+from .objective import check_layers
+from .pictures import open_encoder
+from .training import random_crop, read_pictures
+
+LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+HELD_OUT = 20  # every so many pictures one is never trained on
+BRUSHES = 4.0  # paintings are shrunk by up to this factor, so that strokes come in many sizes
+
+
+@dataclass(frozen=True)
+class TrainedAdain:
+    """Where the net is, and its losses on held-out pictures: content (eq. 12) and style (eq. 13)."""
+
+    out: str
+    steps: int
+    content: float
+    style: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def train_adain(
+    pictures: Path,
+    styles: Path,
+    *,
+    out: Path,
+    encoder: Path,
+    more_pictures: Sequence[str] = (),
+    widths: tuple[int, ...] = (24, 48, 96, 96),
+    steps: int = 6000,
+    batch: int = 8,
+    size: int = 128,
+    style_weight: float = 10.0,
+    lr: float = 2e-3,
+    warmup: int = 100,
+    every: int = 500,
+    seed: int = 0,
+    precision: str = "auto",
+    optimizer: str = "muon",
+    checkpoint: Path | None = None,
+    on_progress: Progress | None = None,
+) -> TrainedAdain:
+    """Train a decoder for an encoder of the VGG family; write both to `out`.
+
+    The loss is `L_c + style_weight L_s` (Huang & Belongie 2017, eq. 11): L_c the mean squared difference of the
+    picture's relu4_1 to the activations that were asked for, L_s that of the mean and deviation per channel of
+    relu1_1 ... relu4_1 to the style's. Half of the styles are crops of paintings, half of other pictures: a texture is
+    a texture.
+
+    pictures: a folder of pictures or a zip of them; every 20th is held out.
+    styles: a folder or a zip of paintings; every 20th is held out.
+    out: the safetensors file to write.
+    encoder: weights of a VGG; it ends at relu4_1 and stays as it is.
+    more_pictures: further folders or zips.
+    widths: channels of the decoder's blocks from the finest to the coarsest.
+    steps: optimiser steps in all.
+    batch: pairs per step.
+    size: side of a crop in pixels.
+    style_weight: lambda of eq. 11.
+    lr: peak learning rate.
+    warmup: steps of linear warm-up before the cosine.
+    every: steps between checkpoints and looks at the held-out pictures.
+    seed: of everything that is drawn.
+    precision: fp32, bf16, or auto for what a short probe finds faster.
+    optimizer: muon or adamw.
+    checkpoint: a folder; an interrupted run goes on from it.
+    """
+    if size % 8 or size < 32:
+        raise InvalidOption(f"size is {size}; it must be a multiple of 8, at least 32")
+    net = until(open_encoder(encoder), LAYERS[-1])
+    check_layers(net, LAYERS)
+    contents = _large([pictures, *more_pictures], size, on_progress)
+    paintings = _large([styles], size, on_progress)
+    if len(contents) < HELD_OUT or not paintings:
+        raise InvalidOption(
+            f"{len(contents)} pictures and {len(paintings)} paintings of at least {size} x {size} pixels; "
+            f"{HELD_OUT} and 1 are needed"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = untrained(net, widths=widths)
+    train = [image for i, image in enumerate(contents) if i % HELD_OUT]
+    painted = [image for i, image in enumerate(paintings) if i % HELD_OUT] or paintings
+
+    def make_batch(step: int, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, ...]]:
+        crops = [random_crop(train, size, generator) for _ in range(batch)]
+        crops += [random_crop(painted, size, generator, shrink=BRUSHES) for _ in range(batch // 2)]
+        crops += [random_crop(train, size, generator) for _ in range(batch - batch // 2)]
+        return asked(net, _samples(crops[:batch]), _samples(crops[batch:]))
+
+    def objective(pictures: Tensor, wanted: tuple[Tensor, ...], _: torch.Generator) -> Terms:
+        content, style = losses(net, pictures, *wanted)
+        return Terms(
+            content + style_weight * style, {"content": float(content.detach()), "style": float(style.detach())}
+        )
+
+    figures: dict[str, float] = {}
+    held = torch.Generator().manual_seed(seed)
+    tests = [
+        (random_crop(contents[::HELD_OUT], size, held), random_crop(paintings[::HELD_OUT], size, held, shrink=BRUSHES))
+        for _ in range(32)
+    ]
+
+    def keep(averaged: nn.Module, step: int) -> dict[str, float]:
+        assert isinstance(averaged, Decoder)
+        with torch.no_grad():
+            x, wanted = asked(net, *(_samples([pair[i] for pair in tests]) for i in (0, 1)))
+            content, style = losses(net, averaged(x), *wanted)
+        figures.update(content=float(content), style=float(style))
+        save(Adain(net, averaged), out)
+        return {f"held_out_{name}": value for name, value in figures.items()}
+
+    fit(
+        model.decoder,
+        make_batch,
+        objective,
+        schedule=Schedule(steps, lr, warmup),
+        seed=seed,
+        checkpoint=checkpoint,
+        options={"style_weight": style_weight, "size": size, "batch": batch},
+        every=every,
+        precision=precision,
+        optimizer=optimizer,
+        weight_decay=0.0,
+        on_checkpoint=keep,
+        on_progress=on_progress,
+    )
+    return TrainedAdain(str(out), steps, **figures)
+
+
+@torch.no_grad()
+def asked(encoder: Vgg, content: Tensor, style: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """What the decoder is given, and with it what its picture must show: AdaIN's activations (b, channels, *spatial),
+    and (those, the style's mean and deviation per layer (2, b, c))."""
+    found = activations(encoder, style, LAYERS)
+    wanted = [statistics(found[layer]) for layer in LAYERS]
+    target = adain(encoder(content), *wanted[-1])
+    # the loop may share a batch among processes: what is shared has the samples in front
+    return target, (target, *(one.transpose(0, 1) for one in wanted))
+
+
+def losses(encoder: Vgg, pictures: Tensor, target: Tensor, *wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """L_c (eq. 12) and L_s (eq. 13) of `pictures` (b, 3, *spatial), both as means over channels."""
+    found = activations(encoder, pictures, LAYERS)
+    content = (found[LAYERS[-1]] - target).square().mean()
+    style = [
+        (statistics(found[layer]) - one.transpose(0, 1)).square().sum(0).mean()
+        for layer, one in zip(LAYERS, wanted, strict=True)
+    ]
+    return content, torch.stack(style).sum()
+
+
+def _large(sources: Sequence[Path | str], size: int, on_progress: Progress | None) -> list[np.ndarray]:
+    return [image for image in read_pictures(sources, on_progress) if min(image.shape[:2]) >= size]
+
+
+def _samples(crops: Sequence[Tensor]) -> Tensor:
+    """Crops (size, size, 3) uint8 -> (b, 3, size, size) float32, 0...1."""
+    return torch.stack(list(crops)).permute(0, 3, 1, 2).float().div_(255)
