@@ -12,6 +12,14 @@ from likeness.errors import InvalidOption
 from likeness.faces.alignment import TEMPLATE, align, similarity_transform
 
 
+def test_the_template_is_the_published_one() -> None:
+    """ArcFace's five points at 112 x 112: every published encoder was trained on crops cut to them."""
+    left_eye, right_eye, nose, left_mouth, right_mouth = TEMPLATE.tolist()
+    assert (left_eye, right_eye) == ([38.2946, 51.6963], [73.5318, 51.5014])
+    assert nose == [56.0252, 71.7366]
+    assert (left_mouth, right_mouth) == ([41.5493, 92.3655], [70.7299, 92.2041])
+
+
 def reference(src: np.ndarray, dst: np.ndarray) -> np.ndarray:
     """Least squares over x' = ax - by + t, y' = bx + ay + u: linear in (a, b, t, u), so solved without Umeyama's
     SVD."""

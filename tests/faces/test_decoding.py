@@ -1,5 +1,7 @@
 """From raw numbers to faces and back, and non-maximum suppression against brute force."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -31,6 +33,19 @@ def test_decode_undoes_encode() -> None:
     np.testing.assert_allclose(got_boxes, boxes, atol=1e-3)
     np.testing.assert_allclose(got_landmarks, landmarks, atol=1e-3)
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-raw[:, 0])), atol=1e-6)
+
+
+def test_decode_by_hand() -> None:
+    """The prior in the middle of the third cell of the second row of 8 pixels each."""
+    raw = [math.log(3), 0.5, -0.25, math.log(4), math.log(2), 0, 0, 1, -0.5, 2, -1, 3, -1.5, 4, -2]
+    scores, boxes, landmarks = decode(np.array([raw]), np.array([[20.0, 12, 8]]))
+    assert scores == pytest.approx([0.75], abs=1e-6)
+    np.testing.assert_allclose(boxes, [[8, 2, 32, 16]], rtol=1e-6)  # 32 x 16 about (24, 10)
+    np.testing.assert_allclose(landmarks, [[[20, 12], [28, 8], [36, 4], [44, 0], [52, -4]]], rtol=1e-6)
+    # at another stride everything but the score grows with it
+    _, boxes, landmarks = decode(np.array([raw]), np.array([[48.0, 16, 32]]))
+    np.testing.assert_allclose(boxes, [[64 - 64, 8 - 32, 128, 64]], atol=1e-4)
+    np.testing.assert_allclose(landmarks[0, [1, 4]], [[80, 0], [176, -48]], atol=1e-4)
 
 
 def test_wild_numbers_stay_finite() -> None:
@@ -77,6 +92,21 @@ def test_fused_faces_are_the_mean_of_what_overlaps() -> None:
     mean, points = fuse(boxes, landmarks, scores, np.array([0, 2]))
     np.testing.assert_allclose(mean, [[0.5, 0, 10, 10], [50, 50, 10, 10]])
     np.testing.assert_allclose(points[:, 0, 0], [0.5, 2])
+
+
+def test_fusing_weighs_by_the_squared_score() -> None:
+    """By hand: two boxes that share 8 of 12 columns (IoU 2/3), scores 0.9 and 0.6; a third shares 7 of 13 (0.54),
+    which is not enough for the first, but enough for the second (IoU 9/11)."""
+    boxes = np.array([[0.0, 0, 10, 10], [2, 0, 10, 10], [3, 0, 10, 10]])
+    landmarks = np.array([0.0, 1, 5])[:, None, None] * np.ones((3, 5, 2))
+    scores = np.array([0.9, 0.6, 0.3])
+    mean, points = fuse(boxes, landmarks, scores, np.array([0, 1]))
+    np.testing.assert_allclose(mean[0], [2 * 0.36 / 1.17, 0, 10, 10])
+    np.testing.assert_allclose(points[0], 0.36 / 1.17)
+    np.testing.assert_allclose(mean[1, 0], (2 * 0.36 + 3 * 0.09) / 1.26)
+    np.testing.assert_allclose(points[1], (0.36 + 5 * 0.09) / 1.26)
+    strict, _ = fuse(boxes, landmarks, scores, np.array([0]), min_overlap=0.7)
+    np.testing.assert_allclose(strict, boxes[:1])
 
 
 def test_yunets_outputs() -> None:

@@ -40,6 +40,25 @@ def test_principal_directions_keep_what_can_be_kept() -> None:
     assert np.allclose(short @ short.T, codes @ codes.T, atol=1e-5)
 
 
+def test_the_common_direction_of_all_codes_is_kept() -> None:
+    """Inner products, not variances, are to be kept: codes that all lie near one direction keep it first. Against
+    the singular vectors of the codes as they are; after centring, that direction would be the first to go."""
+    rng = np.random.default_rng(4)
+    common = unit(rng.standard_normal((1, 9)))
+    codes = unit(4 * common + rng.standard_normal((60, 9)) * np.linspace(1, 0.2, 9)).astype(np.float32)
+    for length in (1, 3):
+        directions = principal_directions(codes, length)
+        assert directions.shape == (9, length)
+        vectors = np.linalg.svd(codes.astype(np.float64), full_matrices=False)[2][:length]
+        assert np.allclose(np.abs(vectors @ directions), np.eye(length), atol=1e-5)
+        short = codes @ directions
+        assert np.abs(short[:, 0]).min() > 0.5
+        best = (vectors @ codes.T).astype(np.float64)
+        assert np.allclose(short @ short.T, best.T @ best, atol=1e-5)
+        cosines = cut(codes, directions).numpy()
+        assert np.allclose(cosines @ cosines.T, unit(best.T) @ unit(best.T).T, atol=1e-5)
+
+
 def test_teacher_codes_are_kept_and_taken_up_again(tmp_path: Path) -> None:
     """The code is the mean of crop and mirror; a second call reads the file; an interrupted run goes on."""
     from torch import nn

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from likeness.errors import InvalidOption, UnknownName
-from likeness.metric.augment import draw_moves
+from likeness.metric.augment import _move, draw_moves
 from likeness.metric.hints import Hints, teacher_maps
 from likeness.nets.identity import Architecture, Tower
 
@@ -28,15 +28,24 @@ def maps() -> list[np.ndarray]:
     return [rng.normal(2, 3, (9, 5, 8, 8)).astype(np.float16), rng.normal(size=(9, 7, 4, 4)).astype(np.float16)]
 
 
-def by_hand(tower: Tower, hints: Hints, x: torch.Tensor, maps: list[np.ndarray], index: list[int]) -> list[float]:
+def by_hand(
+    tower: Tower,
+    hints: Hints,
+    x: torch.Tensor,
+    maps: list[np.ndarray],
+    index: list[int],
+    standard_of: list[np.ndarray] | None = None,
+) -> list[float]:
+    """The errors of `maps`, standardised by mean and deviation of themselves or of `standard_of`."""
     errors = []
-    for stage, head, wanted in zip((0, 1), hints.heads, maps, strict=True):
+    for stage, head, wanted, known in zip((0, 1), hints.heads, maps, standard_of or maps, strict=True):
         with torch.no_grad():
             seen = tower.stages[: stage + 1](x).double().numpy()
         weight, bias = (p.detach().double().numpy() for p in head.parameters())
         predicted = np.einsum("oi,bihw->bohw", weight[:, :, 0, 0], seen) + bias[:, None, None]
-        every = wanted.astype(np.float64)
-        standard = (every - every.mean((0, 2, 3))[:, None, None]) / every.std((0, 2, 3), ddof=1)[:, None, None]
+        every = known.astype(np.float64)
+        mean, deviation = every.mean((0, 2, 3))[:, None, None], every.std((0, 2, 3), ddof=1)[:, None, None]
+        standard = (wanted.astype(np.float64) - mean) / deviation
         errors.append(((predicted - standard[index]) ** 2).mean())
     return errors
 
@@ -51,6 +60,54 @@ def test_the_error_is_its_formula(tower: Tower, maps: list[np.ndarray]) -> None:
     np.testing.assert_allclose(errors.detach(), by_hand(tower, hints, x, maps, index), rtol=1e-4)
     mirrored = [one[..., ::-1] for one in maps]
     np.testing.assert_allclose(flipped.detach(), by_hand(tower, hints, x, mirrored, index), rtol=1e-4)
+
+
+def warped(image: np.ndarray, move: np.ndarray) -> np.ndarray:
+    """A map (c, h, w) moved, in plain loops: the value at a place p of the view is that at `move @ (p, 1)` of the map,
+    both in -1...1 from edge to edge of the outermost positions; bilinear between the centres of positions; beyond
+    the outermost centres, what lies there."""
+    _, h, w = image.shape
+    out = np.empty(image.shape, np.float64)
+    for i in range(h):
+        for j in range(w):
+            x, y = move @ [(2 * j + 1) / w - 1, (2 * i + 1) / h - 1, 1]
+            u, v = np.clip(((x + 1) * w - 1) / 2, 0, w - 1), np.clip(((y + 1) * h - 1) / 2, 0, h - 1)
+            left, top = min(int(u), w - 2), min(int(v), h - 2)
+            a, b = u - left, v - top
+            upper = (1 - a) * image[:, top, left] + a * image[:, top, left + 1]
+            lower = (1 - a) * image[:, top + 1, left] + a * image[:, top + 1, left + 1]
+            out[:, i, j] = (1 - b) * upper + b * lower
+    return out
+
+
+MOVES = {
+    "shift": [[1, 0, 0.3], [0, 1, -0.2]],
+    "scale": [[0.8, 0, 0], [0, 0.8, 0]],
+    "beyond the border": [[1.4, 0, 0.5], [0, 1.4, 0]],
+    "rotation": [[0.8, -0.6, 0], [0.6, 0.8, 0]],
+    "all and a mirror": [[-0.9, -0.3, 0.1], [-0.3, 0.9, 0.25]],
+}
+
+
+@pytest.mark.parametrize("move", MOVES.values(), ids=MOVES.keys())
+def test_maps_are_moved_like_a_loop_moves_them(tower: Tower, maps: list[np.ndarray], move: list) -> None:
+    hints, x, index = Hints(tower, maps), torch.randn(3, 3, 32, 32), [4, 0, 7]
+    with hints.listening(tower):
+        tower(x)
+        errors = hints(torch.tensor(index), torch.tensor(move).expand(3, 2, 3))
+    moved = [np.stack([warped(one, np.array(move)) for one in wanted.astype(np.float64)]) for wanted in maps]
+    still = by_hand(tower, hints, x, maps, index, standard_of=maps)
+    expected = by_hand(tower, hints, x, moved, index, standard_of=maps)
+    np.testing.assert_allclose(errors.detach(), expected, rtol=1e-4)
+    assert np.abs(np.array(still) / expected - 1).max() > 1e-2, "the move changes nothing: it tests nothing"
+
+
+def test_views_are_moved_like_their_maps() -> None:
+    """What `augment` does to a view of as many pixels as a map has positions, `Hints` does to the map."""
+    x = torch.rand(len(MOVES), 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    moves = torch.tensor(list(MOVES.values()))
+    expected = [warped(one, np.array(move)) for one, move in zip(x.double().numpy(), MOVES.values(), strict=True)]
+    np.testing.assert_allclose(_move(x, moves), np.stack(expected), atol=1e-5)
 
 
 def test_at_a_low_resolution_the_maps_are_averaged(tower: Tower, maps: list[np.ndarray]) -> None:

@@ -74,6 +74,16 @@ def reference_arcface(
     return total / len(codes)
 
 
+def assert_spread(info: dict[str, float], codes: np.ndarray, subjects: np.ndarray) -> None:
+    """The mean distances over the batch that an objective reports, against a loop over its pairs."""
+    kinds: dict[bool, list[float]] = {True: [], False: []}
+    for i in range(len(codes)):
+        for j in range(i):
+            kinds[bool(subjects[i] == subjects[j])].append(reference_distance(codes[i], codes[j]))
+    for name, same in (("mated_distance", True), ("non_mated_distance", False)):
+        assert info[name] == pytest.approx(sum(kinds[same]) / len(kinds[same]), rel=1e-10)
+
+
 # --- formulas ---------------------------------------------------------------------------------------------------------
 
 
@@ -188,8 +198,17 @@ def test_arcface_equals_the_loop(margin: float) -> None:
     head = losses.ArcFace(4, 5, margin=margin, scale=16.0, seed=3).double()
     with torch.no_grad():
         head.weight[0] = -codes[subjects == 0][0]  # an angle near pi: the branch beyond the turn
-    expected = reference_arcface(codes.numpy(), head.weight.detach().numpy(), subjects.numpy(), margin, 16.0)
-    np.testing.assert_allclose(head(codes, subjects).loss.item(), expected, **EXACT)
+        head.weight[1] = 3 * codes[subjects == 2][0]  # a longer one, and the nearest to a sample of another class
+    weight = head.weight.detach().numpy()
+    expected = reference_arcface(codes.numpy(), weight, subjects.numpy(), margin, 16.0)
+    terms = head(codes, subjects)
+    np.testing.assert_allclose(terms.loss.item(), expected, **EXACT)
+    nearest = [
+        max(range(4), key=lambda k: float(code @ weight[k]) / math.dist(weight[k], [0] * 5)) for code in codes.numpy()
+    ]
+    right = sum(k == s for k, s in zip(nearest, subjects.tolist(), strict=True))
+    assert terms.info == {"samples": 9, "accuracy": pytest.approx(right / 9, rel=1e-6)}
+    assert 0 < right < 9
 
 
 @pytest.mark.parametrize(
@@ -250,7 +269,11 @@ def test_triplet_objective_reports_what_it_sums(miner: str, reduction: str) -> N
     np.testing.assert_allclose(terms.info["sum"], sum(values), **EXACT)
     np.testing.assert_allclose(terms.info["mean_active"], sum(values) / active, **EXACT)
     assert (terms.info["triplets"], terms.info["active"]) == (len(values), active)
-    assert 0 < terms.info["active_share"] <= 1
+    every = reference_triplets(subjects.numpy())
+    pairs, anchors = len({t[:2] for t in every}), len({t[0] for t in every})
+    sought = {"batch-all": len(every), "hard": anchors}.get(miner, pairs)
+    assert terms.info["active_share"] == pytest.approx(active / sought, rel=1e-12)
+    assert_spread(terms.info, codes.numpy(), subjects.numpy())
 
 
 def test_contrastive_objective_equals_the_loop() -> None:
@@ -264,19 +287,29 @@ def test_contrastive_objective_equals_the_loop() -> None:
     expected = (sum(kinds[True]) / len(kinds[True]) + sum(kinds[False]) / len(kinds[False])) / 2
     np.testing.assert_allclose(terms.loss, expected, **EXACT)
     assert terms.info["pairs"] == 105
+    # D < margin, which squared distances say as d < margin^2; a loss above 0 means the same of strangers
+    assert terms.info["active_share"] == pytest.approx(sum(v > 0 for v in kinds[False]) / len(kinds[False]), rel=1e-12)
+    assert 0.1 < terms.info["active_share"] < 0.9
+    assert_spread(terms.info, codes.numpy(), subjects.numpy())
 
 
 def test_pair_logistic_objective_equals_the_loop() -> None:
     codes, subjects = make_codes(15), make_subjects(15, 4)
     objective = every_objective()["pair-logistic"]
     a, b, same = losses.draw_pairs(subjects, generator=torch.Generator().manual_seed(2))
+    torch.nn.init.constant_(objective.head.bias, 0.3)
     w = objective.head.weight.tolist()
-    total = 0.0
+    total, right = 0.0, 0
     for i, j, s in zip(a.tolist(), b.tolist(), same.tolist(), strict=True):
-        z = sum(wk * abs(float(x) - float(y)) for wk, x, y in zip(w, codes[i], codes[j], strict=True))
+        z = 0.3 + sum(wk * abs(float(x) - float(y)) for wk, x, y in zip(w, codes[i], codes[j], strict=True))
+        right += (1 / (1 + math.exp(-z)) > 0.5) == s
         total += -math.log(1 / (1 + math.exp(-(z if s else -z))))
     terms = objective(codes, subjects, generator=torch.Generator().manual_seed(2))
     np.testing.assert_allclose(terms.loss.item(), total / len(a), **EXACT)
+    assert terms.info["pairs"] == len(a)
+    assert terms.info["accuracy"] == pytest.approx(right / len(a), rel=1e-6)
+    assert 0 < right < len(a) and right != len(a) / 2
+    assert_spread(terms.info, codes.numpy(), subjects.numpy())
 
 
 def test_pairs_are_all_mated_and_as_many_others() -> None:

@@ -76,11 +76,12 @@ def test_hard(batch: tuple[int, int, int, bool]) -> None:
 
 
 @settings(max_examples=120, deadline=None)
-@given(batches)
-def test_semi_hard(batch: tuple[int, int, int, bool]) -> None:
+@given(batches, st.sampled_from([MARGIN, 0.25]))
+def test_semi_hard(batch: tuple[int, int, int, bool], margin: float) -> None:
+    """With 0.25 and distances on a grid of eighths, many negatives lie exactly at either end, where none is taken."""
     d, s = make(*batch)
-    got = miners.semi_hard(d, s, margin=MARGIN)
-    assert listed(got) == reference_semi_hard(d.numpy(), s.tolist(), MARGIN)
+    got = miners.semi_hard(d, s, margin=margin)
+    assert listed(got) == reference_semi_hard(d.numpy(), s.tolist(), margin)
     assert got.sought == len({(a, p) for a, p, _ in reference_all(s.tolist())})
 
 
@@ -155,6 +156,15 @@ def test_one_pair_and_one_stranger() -> None:
     assert listed(miners.semi_hard(d, s, margin=0.2)) == [(1, 0, 2)]
     assert miners.semi_hard(d, s, margin=0.2).sought == 2
     assert listed(miners.random(d, s)) == [(0, 1, 2), (1, 0, 2)]
+
+
+def test_semi_hard_is_strict_at_both_ends() -> None:
+    """By hand, in eighths: a positive at 3/8 and one negative, at the positive, between, at the margin's end."""
+    for eighths, taken in ((2, False), (3, False), (4, True), (5, False), (6, False)):
+        n = eighths / 8
+        d = torch.tensor([[0, 0.375, n], [0.375, 0, 4], [n, 4, 0]], dtype=torch.float64)
+        got = listed(miners.semi_hard(d, torch.tensor([0, 0, 1]), margin=0.25))
+        assert got == ([(0, 1, 2)] if taken else []), eighths
 
 
 @pytest.mark.parametrize("name", list(miners.MINERS))
