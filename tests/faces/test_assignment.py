@@ -233,6 +233,16 @@ def test_a_contested_prior_goes_where_it_costs_least() -> None:
         assert sorted(zip(prior.tolist(), face.tolist(), strict=True)) == expected
 
 
+def test_near_is_up_to_one_and_a_half_strides() -> None:
+    """By hand: the answer of a prior at exactly that distance from the centre is perfect, and is taken before a worse
+    one in the middle; a little farther away it is not."""
+    face = torch.tensor([[0.0, 0, 40, 40]], dtype=torch.float64)
+    boxes = torch.tensor([[0.0, 0, 40, 40], [0, 0, 40, 36]], dtype=torch.float64)
+    for left, expected in ((8.0, [0]), (7.9, [1])):
+        at = torch.tensor([[left, 20, 8], [20, 20, 8]], dtype=torch.float64)
+        assert assign(torch.zeros(2, dtype=torch.float64), boxes, at, face)[0].tolist() == expected
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_the_loss_equals_the_loop(seed: int) -> None:
     scenes = [crowd(10 * seed + i, 2 + i, spread=12) for i in range(3)]
