@@ -1,0 +1,169 @@
+"""Top patches against brute force over all samples, in 1, 2 and 3 dimensions."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from likeness.errors import InvalidOption, UnknownName, WeightsError
+from likeness.lens.patches import top_patches
+from likeness.nets.activations import activations
+from likeness.nets.layers import conv, max_pool
+
+SIZES = {1: (40,), 2: (13, 16), 3: (8, 7, 9)}
+
+
+class Residual(nn.Module):
+    """A net with a branch, a reused activation, dilation and pooling."""
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self.first = conv(dims, 2, 5, 3, padding=1)
+        self.relu = nn.ReLU()
+        self.pool = max_pool(dims, 2)
+        self.left, self.right = conv(dims, 5, 6, 3, padding=1), conv(dims, 5, 6, 1)
+        self.last = conv(dims, 6, 4, 3)
+        self.sum = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.relu(self.first(x)))
+        return self.last(self.relu(self.sum(self.left(x) + self.right(x))))
+
+
+LAYERS = ["first", "relu", "sum", "relu#2", "last"]
+
+
+def net(dims: int) -> nn.Module:
+    torch.manual_seed(dims)
+    return Residual(dims).eval()
+
+
+def data(dims: int, n: int, seed: int = 0) -> Tensor:
+    return torch.randn(n, 2, *SIZES[dims], generator=torch.Generator().manual_seed(seed))
+
+
+def batches(x: Tensor, size: int) -> Iterator[Tensor]:
+    yield from x.split(size)
+
+
+def brute_force(maps: np.ndarray, k: int) -> list[list[tuple[int, int, float]]]:
+    """For every unit of maps (n, units, positions) its k best (sample, position, value), one of each sample."""
+    result = []
+    for unit in range(maps.shape[1]):
+        best = [(-maps[i, unit].max(), i, int(maps[i, unit].argmax())) for i in range(len(maps))]
+        result.append([(i, place, -value) for value, i, place in sorted(best)[:k]])
+    return result
+
+
+@pytest.mark.parametrize("dims", (1, 2, 3))
+def test_the_hits_are_those_of_brute_force_over_a_thousand_samples(dims: int) -> None:
+    model, x = net(dims), data(dims, 1000)
+    found = top_patches(model, batches(x, 64), layers=LAYERS)
+    assert found.samples == 1000
+    for layer, a in activations(model, x, LAYERS).items():
+        expected = brute_force(a.detach().flatten(2).numpy(), 9)
+        for unit, hits in enumerate(found.layers[layer].hits):
+            shape = a.shape[2:]
+            got = [(h.sample, int(np.ravel_multi_index(h.position, shape)), h.activation) for h in hits]
+            assert [one[:2] for one in got] == [one[:2] for one in expected[unit]]
+            assert [one[2] for one in got] == pytest.approx([one[2] for one in expected[unit]], abs=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 9), st.integers(1, 12), st.integers(0, 50))
+def test_neither_batches_nor_equal_activations_change_anything(n: int, size: int, k: int, seed: int) -> None:
+    x = data(1, n, seed).round() * 0.5  # many equal values
+    model = nn.Sequential(nn.Identity())
+    found = top_patches(model, batches(x, size), layers=["0"], k=k).layers["0"]
+    for unit, expected in enumerate(brute_force(x.numpy(), k)):
+        assert [(h.sample, h.position[0], h.activation) for h in found.hits[unit]] == expected
+        assert len(found.hits[unit]) == min(k, n)
+
+
+@pytest.mark.parametrize("dims", (1, 2, 3))
+def test_outside_its_window_a_unit_sees_nothing(dims: int) -> None:
+    model, x = net(dims), data(dims, 20)
+    for layer, patches in top_patches(model, batches(x, 8), layers=LAYERS, k=3).layers.items():
+        for unit, hits in zip(patches.units, patches.hits, strict=True):
+            for hit in hits:
+                window = tuple(slice(*axis) for axis in hit.window)
+                other = data(dims, 1, seed=99)
+                other[(..., *window)] = x[hit.sample : hit.sample + 1][(..., *window)]
+                a = activations(model, other, [layer])[layer]
+                assert float(a[(0, unit, *hit.position)].detach()) == pytest.approx(hit.activation, abs=1e-5)
+
+
+def test_several_patches_of_one_sample() -> None:
+    x = data(1, 12)
+    found = top_patches(nn.Identity(), batches(x, 5), layers=[""], k=6, per_sample=3).layers[""]
+    for unit, hits in enumerate(found.hits):
+        best = [
+            (-float(v), i, int(p)) for i in range(12) for p, v in sorted(enumerate(x[i, unit]), key=lambda t: -t[1])[:3]
+        ]
+        assert [(-h.activation, h.sample, h.position[0]) for h in hits] == sorted(best)[:6]
+
+
+def test_chosen_units_mean_deviation_and_the_selective_ones() -> None:
+    model, x = net(2), data(2, 50)
+    x[17] += 20
+    some = top_patches(model, batches(x, 16), layers=["relu", "last"], units={"relu": [3, 1]}).layers["relu"]
+    everything = top_patches(model, batches(x, 16), layers=["relu"]).layers["relu"]
+    a = activations(model, x, ["relu"])["relu"].detach().double().transpose(0, 1).flatten(1)
+    assert some.units == (3, 1) and some.hits == (everything.hits[3], everything.hits[1])
+    assert everything.mean == pytest.approx(a.mean(1).tolist(), rel=1e-5)
+    assert everything.deviation == pytest.approx(a.std(1, unbiased=False).tolist(), rel=1e-5)
+    top = torch.tensor([[hit.activation for hit in hits] for hits in everything.hits]).double().mean(1)
+    order = ((top - a.mean(1)) / a.std(1, unbiased=False)).argsort(descending=True)
+    assert everything.selective(3) == tuple(order[:3].tolist())
+
+
+def test_an_interrupted_run_goes_on_and_ends_alike(tmp_path: Path) -> None:
+    model, x = net(2), data(2, 60)
+    options: dict[str, Any] = {"layers": ["relu", "last"], "checkpoint": tmp_path / "state", "every": 2}
+
+    def stop(done: int, total: int, info: dict[str, Any]) -> None:
+        if done >= 40:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        top_patches(model, batches(x, 8), on_progress=stop, **options)
+    with pytest.raises(WeightsError, match="other layers"):
+        top_patches(model, batches(x, 8), **options, k=4)
+    seen = []
+    again = top_patches(model, batches(x, 8), on_progress=lambda done, total, info: seen.append(done), **options)
+    assert seen == [40, 48, 56, 60]  # the checkpoint was written at 32
+    assert again == top_patches(model, batches(x, 8), layers=["relu", "last"])
+    assert not (tmp_path / "state").exists()
+
+
+def test_data_loaders_with_workers_and_labels() -> None:
+    x = data(2, 30)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, torch.arange(30)), 7, num_workers=2)
+    totals = []
+    found = top_patches(net(2), loader, layers=["last"], on_progress=lambda done, total, info: totals.append(total))
+    assert found == top_patches(net(2), batches(x, 7), layers=["last"])
+    assert set(totals) == {30}
+
+
+def test_no_hook_stays_and_what_cannot_be_is_refused() -> None:
+    model, x = net(2), data(2, 4)
+    for options, error, message in (
+        ({"layers": ["relux"]}, UnknownName, "relu"),
+        ({"layers": ["relu"], "units": {"relu": [5]}}, InvalidOption, "0...4"),
+        ({"layers": ["relu"], "k": 0}, InvalidOption, "at least 1"),
+    ):
+        with pytest.raises(error, match=message):
+            top_patches(model, [x], **options)
+    with pytest.raises(InvalidOption, match="one size"):
+        top_patches(model, [x, x[..., :8]], layers=["relu"])
+    with pytest.raises(InvalidOption, match="no samples"):
+        top_patches(model, [], layers=["relu"])
+    with pytest.raises(InvalidOption, match="tuple"):
+        top_patches(model, ["a"], layers=["relu"])
+    assert not any(module._forward_hooks for module in model.modules())
