@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from likeness.nets import catalogue
 
@@ -109,3 +110,20 @@ def test_calibrate(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_downloads_are_listed_not_fetched(cli: Cli) -> None:
     listed = {entry["name"]: entry for entry in cli("weights", "list", "--json").json}
     assert {"yunet"} <= set(listed) and not catalogue.home().exists()
+
+
+def test_a_net_for_style_of_ones_own(cli: Cli, tmp_path: Path, home: Path) -> None:
+    pytest.importorskip("torch")
+    from likeness.nets.perceptual import Architecture, Vgg, save
+
+    save(Vgg(Architecture(widths=(4,), depths=(1,))), tmp_path / "vgg.safetensors")
+    result = cli("weights", "add", tmp_path / "vgg.safetensors", "--kind", "perceptual", "--name", "brush")
+    assert result.status == 0 and "added brush" in result.out
+    listed = {entry["name"]: entry for entry in cli("weights", "list", "--json").json}
+    assert listed["brush"]["kind"] == listed["vgg19"]["kind"] == "perceptual"
+    assert cli("weights", "show", "brush", "--json").json["architecture"]["widths"] == [4]
+    assert cli("weights", "path", "brush").out.strip() == str(home / "brush.safetensors")
+    Image.new("RGB", (64, 64)).save(tmp_path / "x.jpg")
+    result = cli("encode", tmp_path / "x.jpg", "-o", tmp_path / "x.npz", "--encoder", "brush")
+    assert result.status == 2 and "'brush' is a net for style" in result.err
+    assert cli("weights", "remove", "brush").status == 0 and not list(home.iterdir())

@@ -224,3 +224,16 @@ def test_the_catalogue_downloads_what_it_lists(server: Server, tmp_path: Path, m
     asked = len(server.asked)
     assert catalogue.read("yunet")[1] == DATA
     assert len(server.asked) == asked
+
+
+def test_a_size_that_nobody_knows(server: Server, tmp_path: Path) -> None:
+    target = tmp_path / "net.onnx"
+    seen = []
+    server.plan = [100_000]
+    options = {"sha256": SHA256, "size": None, "timeout": 5}
+    download([server.url], target, on_progress=lambda done, total, info: seen.append((done, total)), **options)
+    assert target.read_bytes() == DATA and seen[-1] == (len(DATA), len(DATA))
+    assert [asked for _, asked in server.asked] == [None, "bytes=100000-"]
+    target.rename(tmp_path / "net.onnx.part")  # all of it came, and it was interrupted then
+    download([server.url], target, **options)
+    assert target.read_bytes() == DATA and len(server.asked) == 2

@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None
     parser.add_argument("content", metavar="CONTENT", help="the photograph")
     parser.add_argument("styles", metavar="STYLE", nargs="+", help="the picture, or several, to paint it like")
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="where to write the result (.png, .jpg)")
-    parser.add_argument("--encoder", metavar="FILE", required=True, help="weights of a VGG (.safetensors or .npz)")
+    option(parser, stylize, "--encoder", "a net of `likeness weights list`, or its file", metavar="NAME|FILE", type=str)
     option(parser, stylize, "--size", "longer side of the result, pixels")
     option(parser, stylize_sample, "--steps", "evaluations of J per scale, at most")
     option(parser, objective, "--content-weight", "alpha")

@@ -23,12 +23,14 @@ def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None
         sub.set_defaults(run=run)
         return sub
 
-    add("list", run_list, "every encoder and detector that can be named", None)
+    add("list", run_list, "every set of weights that can be named", None)
     add("show", run_show, "everything known about one of them")
     add("path", run_path, "where its file is (downloaded first if need be), after checking its SHA-256")
 
-    own = add("add", run_add, "register an ONNX encoder of aligned 112×112 face crops as your own", "FILE.onnx")
+    own = add("add", run_add, "register an encoder of aligned 112×112 face crops, or a net for style, as yours", "FILE")
     own.add_argument("--name", required=True, help="what to call it")
+    kinds = "encoder (.onnx), or perceptual (.safetensors, .npz), which takes no other option than --licence"
+    own.add_argument("--kind", choices=("encoder", "perceptual"), default="encoder", help=f"{kinds} (default: encoder)")
     option(own, catalogue_add, "--input-order", "order of its colour channels", choices=("rgb", "bgr"))
     option(own, catalogue_add, "--mean", "x = (pixel - mean) / scale", type=float)
     option(own, catalogue_add, "--scale", "see --mean", type=float)
@@ -74,8 +76,12 @@ def run_path(options: argparse.Namespace) -> int:
 
 
 def run_add(options: argparse.Namespace) -> int:
-    from ..nets.catalogue import add
+    from ..nets.catalogue import add, add_perceptual
 
+    if options.kind == "perceptual":
+        entry = add_perceptual(options.file, name=options.name, licence=options.licence)
+        print_json(entry.to_dict()) if options.json else print(f"added {entry.name}, fingerprint {entry.fingerprint}")
+        return 0
     entry = add(
         Path(options.file),
         name=options.name,

@@ -1,6 +1,7 @@
 """Named weights: those that ship, those that can be downloaded, and the user's own; each with licence and fingerprint.
 
-Shipped: `likeness/weights/NAME.onnx`, `NAME.safetensors`, `NAME.json` (the card), `NAME.calibration.json`.
+Shipped: `likeness/weights/NAME.onnx`, `NAME.safetensors`, `NAME.json` (the card), `NAME.calibration.json`; perceptual
+nets (for style) have no ONNX file, since gradients have to flow through them, and no calibration.
 The user's: the same files in `$LIKENESS_HOME` (default: the user's data folder). Nothing is used before its SHA-256 is
 found to be the one on the card, and the card's fingerprint is computed again from what the card says.
 """
@@ -13,116 +14,23 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..errors import InvalidOption, StorageError, UnknownName, UnreadableFile, WeightsError
 from ..samples.files import atomic_write
+from .entries import DOWNLOADS, Entry, Kind, Preprocessing, fingerprint, suffix
 
-Kind = Literal["encoder", "detector", "reference"]
 Progress = Callable[[int, int, dict], None]
 
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_CARD, _CALIBRATION, _ONNX = ".json", ".calibration.json", ".onnx"
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a crop becomes the net's input: x = (pixel - mean) / scale, channels first, in `input_order`.
-
-    `size`: pixels per side of the aligned crop. `mirror`: the code is the normalised mean of the codes of the crop and
-    of its mirror image (twice the time, a little more accuracy).
-    """
-
-    size: int = 112
-    input_order: str = "rgb"
-    mean: float = 127.5
-    scale: float = 127.5
-    mirror: bool = False
-
-    def __post_init__(self) -> None:
-        if self.input_order not in ("rgb", "bgr"):
-            raise InvalidOption(f"input_order must be 'rgb' or 'bgr', not {self.input_order!r}")
-        if not (abs(self.mean) < 1e6 and 0 < self.scale < 1e6):
-            raise InvalidOption(f"scale must be above 0 and mean finite, not scale={self.scale}, mean={self.mean}")
-        if not 1 <= self.size <= 4096:
-            raise InvalidOption(f"size must be 1...4096 pixels, not {self.size}")
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "size": int(self.size),
-            "input_order": self.input_order,
-            "mean": float(self.mean),
-            "scale": float(self.scale),
-            "mirror": bool(self.mirror),
-        }
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One set of weights. `path` is the ONNX file, None while it is not downloaded; `sha256` is that of the weights the
-    fingerprint stands for: the safetensors of a shipped net, the ONNX file of all others. `bytes`: size of the ONNX."""
-
-    name: str
-    kind: Kind
-    shipped: bool
-    path: Path | None
-    bytes: int
-    licence: str
-    fingerprint: str
-    preprocessing: Preprocessing | None
-    code_length: int | None
-    sha256: str
-    url: str | None
-    calibration: Path | None
-    description: str
-    onnx_sha256: str = ""
-    mirrors: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values["path"] = str(self.path) if self.path else None
-        values["calibration"] = str(self.calibration) if self.calibration else None
-        values["preprocessing"] = self.preprocessing.to_dict() if self.preprocessing else None
-        values["mirrors"] = list(self.mirrors)
-        return values
-
-
-def fingerprint(sha256: str, preprocessing: Preprocessing | None, code_length: int | None) -> str:
-    """16 hex digits that name an encoder: the first of a SHA-256 over weights, preprocessing and code length (JSON)."""
-    made_of = {
-        "code_length": code_length,
-        "preprocessing": preprocessing.to_dict() if preprocessing else None,
-        "sha256": sha256,
-    }
-    text = json.dumps(made_of, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-_YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"  # as in the source's Git LFS pointer
-
-DOWNLOADS: tuple[Entry, ...] = (
-    Entry(
-        name="yunet",
-        kind="detector",
-        shipped=False,
-        path=None,
-        bytes=232_589,
-        licence="Apache-2.0 (origin), MIT (OpenCV Zoo)",
-        fingerprint=fingerprint(_YUNET_SHA256, None, None),
-        preprocessing=None,
-        code_length=None,
-        sha256=_YUNET_SHA256,
-        url="https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/face_detection_yunet_2023mar.onnx",
-        calibration=None,
-        description="YuNet 2023mar face detector (Wu, Peng, Yu 2023), trained on WIDER FACE; 640 x 640 BGR 0...255",
-        onnx_sha256=_YUNET_SHA256,
-        mirrors=("https://huggingface.co/opencv/face_detection_yunet/resolve/main/face_detection_yunet_2023mar.onnx",),
-    ),
-)
+_CARD, _CALIBRATION, _ONNX, _SAFETENSORS = ".json", ".calibration.json", ".onnx", ".safetensors"
+_MUST_SHIP = ("vgg-slim",)  # what defaults name, so that its absence is not taken for a slip of the pen
 
 
 def home() -> Path:
@@ -154,6 +62,8 @@ def entry(name: str) -> Entry:
                 return _located(download)
         if (card := home() / (name + _CARD)).is_file():
             return _read_card(card, shipped=False)
+    if name in _MUST_SHIP:
+        raise WeightsError(f"{name!r} belongs to likeness, but {SHIPPED} does not hold it; reinstall likeness")
     names = [card.name[: -len(_CARD)] for folder in (SHIPPED, home()) for card in _cards(folder)]
     names += [download.name for download in DOWNLOADS]
     near = difflib.get_close_matches(name, names, n=1)
@@ -162,7 +72,7 @@ def entry(name: str) -> Entry:
 
 
 def path(name: str, *, on_progress: Progress | None = None) -> Path:
-    """The ONNX file of `name`, checked against its SHA-256; downloaded first where it is only listed.
+    """The file of `name`, checked against its SHA-256; downloaded first where it is only listed.
 
     Raises UnknownName, WeightsError (altered, damaged, missing, or the download failed).
     """
@@ -170,16 +80,23 @@ def path(name: str, *, on_progress: Progress | None = None) -> Path:
     if one.path is None:
         from .download import download
 
-        target = home() / (name + _ONNX)
-        download((one.url or "", *one.mirrors), target, sha256=one.onnx_sha256, size=one.bytes, on_progress=on_progress)
+        target = home() / (name + suffix(one.kind))
+        urls = (one.url or "", *one.mirrors)
+        download(urls, target, sha256=one.file_sha256, size=one.bytes or None, on_progress=on_progress)
         return target
-    check(one)
+    with _opened(one) as file:
+        _compare(one, hashlib.file_digest(file, "sha256").hexdigest())
     return one.path
 
 
 def read(name: str) -> tuple[Entry, bytes]:
-    """The entry and the bytes of its ONNX file, which were just checked: nobody can change them in between."""
+    """The entry and the bytes of its ONNX file, which were just checked: nobody can change them in between.
+
+    Raises as `path` does, and InvalidOption for weights that have no ONNX file.
+    """
     one = entry(name)
+    if one.kind == "perceptual":
+        raise InvalidOption(f"{name!r} is a net for style, neither encoder nor detector; see `likeness weights list`")
     if one.path is None:
         path(name)
         one = entry(name)
@@ -187,19 +104,29 @@ def read(name: str) -> tuple[Entry, bytes]:
 
 
 def check(one: Entry) -> bytes:
-    """The bytes of the entry's ONNX file. Raises WeightsError where their SHA-256 is not the one on the card."""
+    """The bytes of the entry's file. Raises WeightsError where their SHA-256 is not the one on the card."""
+    with _opened(one) as file:
+        data = file.read()
+    _compare(one, hashlib.sha256(data).hexdigest())
+    return data
+
+
+@contextmanager
+def _opened(one: Entry) -> Iterator[BufferedReader]:
     assert one.path is not None
     try:
-        data = one.path.read_bytes()
+        with open(one.path, "rb") as file:
+            yield file
     except OSError as error:
         raise WeightsError(f"weights {one.name!r}: cannot read {one.path}: {error.strerror}; {_again(one)}") from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != one.onnx_sha256:
+
+
+def _compare(one: Entry, found: str) -> None:
+    if found != one.file_sha256:
         raise WeightsError(
             f"weights {one.name!r}: {one.path} was altered or damaged (SHA-256 {found[:16]}..., "
-            f"the catalogue says {one.onnx_sha256[:16]}...); {_again(one)}"
+            f"the catalogue says {one.file_sha256[:16]}...); {_again(one)}"
         )
-    return data
 
 
 def calibration(name: str) -> Path | None:
@@ -235,15 +162,7 @@ def add(
     """
     from .probing import probe_encoder
 
-    if not NAME.fullmatch(name):
-        raise InvalidOption(f"a name is 1...64 of A-Z a-z 0-9 . _ -, starting with a letter or digit, not {name!r}")
-    if name.endswith((".calibration", ".json", ".onnx")):  # NAME.json must not be another entry's file
-        raise InvalidOption(f"{name!r}: leave the file's ending out of the name")
-    taken = [card.name[: -len(_CARD)] for folder in (SHIPPED, home()) for card in _cards(folder)]
-    if name.lower() in {other.lower() for other in [*taken, *(one.name for one in DOWNLOADS)]}:
-        raise InvalidOption(
-            f"the name {name!r} is taken; choose another, or `likeness weights remove {name}` if it is yours"
-        )
+    _check_free(name)
     preprocessing = Preprocessing(input_order=input_order, mean=float(mean), scale=float(scale), mirror=mirror)
     try:
         data = Path(file).read_bytes()
@@ -253,29 +172,65 @@ def add(
         code_length = probe_encoder(data, preprocessing, label=str(file))
     except WeightsError as error:
         raise WeightsError(f"{file}: {str(error).removeprefix('these bytes: ')}") from error
-    sha256 = hashlib.sha256(data).hexdigest()
-    card = {
-        "name": name,
-        "kind": "encoder",
-        "licence": licence,
-        "description": f"added from {Path(file).name}",
-        "code_length": code_length,
-        "preprocessing": preprocessing.to_dict(),
-        "sha256": sha256,
-        "onnx_sha256": sha256,
-        "bytes": len(data),
-        "fingerprint": fingerprint(sha256, preprocessing, code_length),
-        "url": None,
-    }
+    atomic_write(_own_folder(name) / (name + _ONNX), data)
+    return write_card(
+        home(),
+        name,
+        kind="encoder",
+        licence=licence,
+        description=f"added from {Path(file).name}",
+        preprocessing=preprocessing,
+        code_length=code_length,
+    )
+
+
+def add_perceptual(file: str | os.PathLike[str], *, name: str, licence: str = "user's own") -> Entry:
+    """Register a net for style as `name`: safetensors of `nets.perceptual.save` or of torchvision's VGG-16 or VGG-19,
+    or an npz of Caffe's arrays (see `nets.perceptual.read_net`). Kept as safetensors of ours, in float32.
+
+    Raises InvalidOption (name), WeightsError, StorageError.
+    """
+    from dataclasses import asdict
+
+    from .perceptual import read_net, save
+
+    _check_free(name)
+    net = read_net(file)
+    save(net, _own_folder(name) / (name + _SAFETENSORS), half=False)
+    return write_card(
+        home(),
+        name,
+        kind="perceptual",
+        licence=licence,
+        description=f"added from {Path(file).name}",
+        architecture=asdict(net.architecture),
+    )
+
+
+def _check_free(name: str) -> None:
+    """Raises InvalidOption unless `name` is a name, and nobody else's."""
+    if not NAME.fullmatch(name):
+        raise InvalidOption(f"a name is 1...64 of A-Z a-z 0-9 . _ -, starting with a letter or digit, not {name!r}")
+    if name.endswith((_CALIBRATION[:-5], _CARD, _ONNX, _SAFETENSORS)):  # NAME.json must not be another entry's file
+        raise InvalidOption(f"{name!r}: leave the file's ending out of the name")
+    taken = [card.name[: -len(_CARD)] for folder in (SHIPPED, home()) for card in _cards(folder)]
+    taken += [*(one.name for one in DOWNLOADS), *_MUST_SHIP]
+    if name.lower() in {other.lower() for other in taken}:
+        raise InvalidOption(
+            f"the name {name!r} is taken; choose another, or `likeness weights remove {name}` if it is yours"
+        )
+
+
+def _own_folder(name: str) -> Path:
+    """The user's catalogue, made if need be, without what an entry of this name left that was removed by hand."""
     folder = home()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"cannot make {folder}: {error.strerror}; set LIKENESS_HOME to a folder of yours") from error
-    (folder / (name + _CALIBRATION)).unlink(missing_ok=True)  # of an entry that was removed by hand
-    atomic_write(folder / (name + _ONNX), data)
-    atomic_write(folder / (name + _CARD), _to_json(card))  # last: without its card the entry does not exist
-    return entry(name)
+    for left in (_CALIBRATION, _ONNX, _SAFETENSORS):
+        (folder / (name + left)).unlink(missing_ok=True)
+    return folder
 
 
 def remove(name: str) -> None:
@@ -288,8 +243,8 @@ def remove(name: str) -> None:
         if one.shipped:
             raise InvalidOption(f"{name!r} ships with likeness and cannot be removed")
     try:
-        for suffix in (_CARD, _CALIBRATION, _ONNX):  # the card first: half an entry is no entry
-            (home() / (name + suffix)).unlink(missing_ok=True)
+        for ending in (_CARD, _CALIBRATION, _ONNX, _SAFETENSORS):  # the card first: half an entry is no entry
+            (home() / (name + ending)).unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"cannot remove {name!r} from {home()}: {error.strerror}") from error
 
@@ -303,17 +258,18 @@ def write_card(
     description: str,
     preprocessing: Preprocessing | None = None,
     code_length: int | None = None,
+    architecture: dict[str, Any] | None = None,
     **more: Any,
 ) -> Entry:
-    """Write NAME.json for NAME.onnx and NAME.safetensors in `folder`; what makes weights ready to ship.
+    """Write NAME.json for NAME.onnx and NAME.safetensors (of a perceptual net: only this one) in `folder`: without its
+    card an entry does not exist.
 
     Size, hashes and fingerprint are taken from the files; `more` (recipe, metrics: plain JSON) goes onto the card.
     """
     folder = Path(folder)
-    onnx = (folder / (name + _ONNX)).read_bytes()
-    safetensors = folder / f"{name}.safetensors"
-    onnx_sha256 = hashlib.sha256(onnx).hexdigest()
-    sha256 = hashlib.sha256(safetensors.read_bytes()).hexdigest() if safetensors.is_file() else onnx_sha256
+    used = (folder / (name + suffix(kind))).read_bytes()
+    safetensors = folder / (name + _SAFETENSORS)
+    sha256 = hashlib.sha256(safetensors.read_bytes() if safetensors.is_file() else used).hexdigest()
     card = {
         "name": name,
         "kind": kind,
@@ -322,23 +278,21 @@ def write_card(
         "code_length": code_length,
         "preprocessing": preprocessing.to_dict() if preprocessing else None,
         "sha256": sha256,
-        "onnx_sha256": onnx_sha256,
-        "bytes": len(onnx),
+        "onnx_sha256": hashlib.sha256(used).hexdigest() if suffix(kind) == _ONNX else "",
+        "bytes": len(used),
         "fingerprint": fingerprint(sha256, preprocessing, code_length),
         "url": None,
+        **({"architecture": architecture} if architecture else {}),
         **more,
     }
-    atomic_write(folder / (name + _CARD), _to_json(card))
+    text = json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    atomic_write(folder / (name + _CARD), text.encode())
     return _read_card(folder / (name + _CARD), shipped=folder.resolve() == SHIPPED)
 
 
 def _is_name(name: str) -> bool:
     """NAME.calibration names no entry: NAME.calibration.json is the calibration of NAME, not a card."""
     return bool(NAME.fullmatch(name)) and not (name + _CARD).endswith(_CALIBRATION)
-
-
-def _to_json(card: dict[str, Any]) -> bytes:
-    return (json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _cards(folder: Path) -> list[Path]:
@@ -359,7 +313,7 @@ def _read_card(card: Path, *, shipped: bool) -> Entry:
             name=values["name"],
             kind=values["kind"],
             shipped=shipped,
-            path=card.with_name(name + _ONNX),
+            path=card.with_name(name + suffix(values["kind"])),
             bytes=int(values["bytes"]),
             licence=str(values["licence"]),
             fingerprint=values["fingerprint"],
@@ -370,6 +324,7 @@ def _read_card(card: Path, *, shipped: bool) -> Entry:
             calibration=calibrated if calibrated.is_file() else None,
             description=str(values["description"]),
             onnx_sha256=values["onnx_sha256"],
+            architecture=values.get("architecture"),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
@@ -391,5 +346,5 @@ def _again(one: Entry) -> str:
 
 
 def _located(download: Entry) -> Entry:
-    file = home() / (download.name + _ONNX)
+    file = home() / (download.name + suffix(download.kind))
     return replace(download, path=file) if file.is_file() else download

@@ -27,11 +27,12 @@ def download(
     target: Path,
     *,
     sha256: str,
-    size: int,
+    size: int | None,
     timeout: float = 30.0,
     on_progress: Progress | None = None,
 ) -> None:
-    """Fetch `target` (`size` bytes, hash `sha256`) from the first of `urls` that gives it.
+    """Fetch `target` (`size` bytes, None: as many as the server says; hash `sha256`) from the first of `urls` that
+    gives it.
 
     What has arrived is kept in TARGET.part, so that another try, also of another process, fetches only the rest
     (HTTP Range). While it grows it has a name of its own: two processes that fetch the same file do not write into one.
@@ -70,29 +71,36 @@ class _Broken(Exception):
 
 
 def _try(
-    urls: Sequence[str], part: Path, sha256: str, size: int, timeout: float, on_progress: Progress | None
+    urls: Sequence[str], part: Path, sha256: str, size: int | None, timeout: float, on_progress: Progress | None
 ) -> list[str]:
     """Fetch into `part`: an empty list once it is whole and right, else why each try failed. OSError: the disk."""
     reasons = []
     for url in urls:
         for _ in range(ATTEMPTS):
+            if size is None and part.exists() and _sha256(part) == sha256:
+                return []  # an earlier call fetched all of it, and was interrupted before it took its name
             try:
-                _fetch(url, part, size, timeout, on_progress)
+                total = _fetch(url, part, size, timeout, on_progress)
             except _Broken as broken:
                 reasons.append(f"{url}: {broken}")
                 if broken.final:
                     break
                 continue
             have = part.stat().st_size if part.exists() else 0
-            if have < size:
-                reasons.append(f"{url}: broke off after {have} of {size} bytes")
+            if have < total:
+                reasons.append(f"{url}: broke off after {have} of {total} bytes")
                 continue
-            found = hashlib.sha256(part.read_bytes()).hexdigest()
+            found = _sha256(part)
             if found == sha256:
                 return []
             part.unlink()  # the first half may be another file's: begin again
             reasons.append(f"{url}: SHA-256 is {found[:16]}..., expected {sha256[:16]}...; what came was thrown away")
     return reasons or ["no address is known"]
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -106,11 +114,12 @@ def _network() -> Iterator[None]:
         raise _Broken(getattr(error, "reason", None) or error or type(error).__name__) from error
 
 
-def _fetch(url: str, part: Path, size: int, timeout: float, on_progress: Progress | None) -> None:
+def _fetch(url: str, part: Path, size: int | None, timeout: float, on_progress: Progress | None) -> int:
+    """Add to `part` what is missing; how many bytes it should have then."""
     have = part.stat().st_size if part.exists() else 0
-    if have >= size:  # complete (the hash will tell), or left over from something else
+    if size is not None and have >= size:  # complete (the hash will tell), or left over from something else
         if have == size:
-            return
+            return size
         part.unlink()
         have = 0
     request = urllib.request.Request(
@@ -121,6 +130,10 @@ def _fetch(url: str, part: Path, size: int, timeout: float, on_progress: Progres
     with answer:
         if have and answer.status != 206:  # the server does not resume: it sends all of it again
             have = 0
+        if size is None:
+            size = have + int(answer.headers["Content-Length"] or 0)
+            if size == have:
+                raise _Broken("the server does not say how much it sends", final=True)
         with open(part, "ab" if have else "wb") as file:
             while chunk := _read(answer):
                 if have + len(chunk) > size:
@@ -134,6 +147,7 @@ def _fetch(url: str, part: Path, size: int, timeout: float, on_progress: Progres
     if have > size:
         part.unlink()
         raise _Broken(f"sent more than the {size} bytes expected; it is another file")
+    return size
 
 
 def _read(answer: IO[bytes]) -> bytes:

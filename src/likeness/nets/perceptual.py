@@ -138,6 +138,18 @@ def load(path: str | os.PathLike[str], *, pooling: str | None = None, padding: s
     return _filled(replace(a, pooling=pooling or a.pooling, padding=padding or a.padding), tensors, str(path))
 
 
+def read_net(path: str | os.PathLike[str]) -> Vgg:
+    """The net of a file of any kind that is known: safetensors of ours or of torchvision's VGG-16 or VGG-19 (names as
+    `features.0.weight`; what else they hold is not read), or an npz of Caffe's arrays. Raises WeightsError."""
+    if os.fspath(path).endswith(".npz"):
+        return from_caffe_arrays(path)
+    features, metadata = weights_file.read(path, prefix="features.")
+    if KIND in metadata or not features:
+        return load(path)
+    with weights_file.damaged(path):
+        return from_torchvision(features)
+
+
 def from_torchvision(state: dict[str, Tensor], *, pooling: str = "max", padding: str = "zeros") -> Vgg:
     """A Vgg from torchvision's state dict (`features.0.weight`, ...) of vgg16 or vgg19, without batch normalisation.
 

@@ -60,13 +60,15 @@ def _in_order(data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file. Raises WeightsError where it cannot be read as one."""
+def read(path: str | os.PathLike[str], *, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors (those whose names begin with `prefix`) and the metadata of a safetensors file. Raises WeightsError
+    where it cannot be read as one."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(os.fspath(path), "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
 

@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InvalidOption
-from ..nets.perceptual import Vgg, from_caffe_arrays, load
+from ..nets.opening import open_net
+from ..nets.perceptual import Vgg
 from ..samples.files import atomic_write
 from ..samples.images import ImageSource, read_image, write_image
 from .colour import match_colours, with_colours_of
@@ -43,7 +44,7 @@ def stylize(
     content: ImageSource,
     style: ImageSource | Sequence[ImageSource],
     *,
-    encoder: str | os.PathLike[str],
+    encoder: str | os.PathLike[str] = "vgg-slim",
     size: int = 512,
     blend: Sequence[float] = (),
     masks: Sequence[tuple[ImageSource, ImageSource]] = (),
@@ -54,7 +55,7 @@ def stylize(
     """Paint `content` like `style` (one picture or several).
 
     content, style: paths, bytes, arrays or PIL images.
-    encoder: weights of a VGG: a file that `nets.perceptual.save` wrote, or an npz of Caffe's arrays.
+    encoder: a perceptual net of the catalogue (`likeness weights list`), or the file of one (`nets.opening`).
     size: the longer side of the result in pixels; styles are taken at the same longer side.
     blend: weight of each style (default: all alike).
     masks: for each style a pair (where in the content, what of the style); white counts, black does not.
@@ -100,8 +101,8 @@ def stylize(
 
 
 def open_encoder(encoder: str | os.PathLike[str]) -> Vgg:
-    """The perceptual net of a file: safetensors of ours, or an npz of Caffe's arrays. Raises WeightsError."""
-    return from_caffe_arrays(encoder) if os.fspath(encoder).endswith(".npz") else load(encoder)
+    """A perceptual net by its name in the catalogue or its file, see `nets.opening.open_net`."""
+    return open_net(encoder).net
 
 
 def to_sample(image: np.ndarray, size: int | None = None, *, exact: tuple[int, ...] | None = None) -> Tensor:
