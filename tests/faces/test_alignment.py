@@ -103,13 +103,56 @@ def test_landmarks_on_the_template_leave_the_picture_as_it_is() -> None:
     assert half.shape == (56, 56, 3)
 
 
+def turned(scale: float, degrees: float, middle: tuple[float, float], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Landmarks (5, 2) of a face `scale` times as large as in a crop of `size`, turned, its crop's centre at `middle`;
+    and the place in the photograph (size, size, 2) of every pixel of the crop."""
+    angle = math.radians(degrees)
+    forward = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    y, x = np.mgrid[0:size, 0:size]
+    centre = (size - 1) / 2
+    places = (np.stack([x, y], 2) - centre) @ forward.T + middle
+    return (TEMPLATE * size / 112 - centre) @ forward.T + middle, places
+
+
+@pytest.mark.parametrize(("scale", "degrees"), [(0.3, 10), (0.6, -30), (1.0, 45), (1.4, 5)])
+def test_every_pixel_is_what_lies_there(scale: float, degrees: float) -> None:
+    """Bilinear between the four pixels about its place in the photograph, up to the border of the crop."""
+    photo = np.kron(pattern(), np.ones((3, 3, 1), np.uint8))[::2, ::2]
+    landmarks, places = turned(scale, degrees, (84.3, 80.9), 112)
+    low = np.floor(places).astype(int)
+    a, b = np.moveaxis(places - low, 2, 0)[..., None]
+    (x, y), p = np.moveaxis(low, 2, 0), photo.astype(np.float64)
+    upper, lower = (
+        (1 - a) * p[r, x.clip(0, 166)] + a * p[r, (x + 1).clip(0, 167)] for r in (y.clip(0, 167), (y + 1).clip(0, 167))
+    )
+    expected = (1 - b) * upper + b * lower
+    inside = ((places > 1) & (places < 166)).all(2)
+    assert inside.mean() > 0.75
+    assert np.abs(align(photo, landmarks) - expected)[inside].max() < 2.5
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 60])
+def test_a_shrunk_photograph_is_still_in_its_place(degrees: float) -> None:
+    """A ramp is the same after antialiasing, also where the part of the photograph that is shrunk is narrower than
+    high, and no whole number of steps."""
+    y, x = np.mgrid[0:130, 0:75]
+    photo = np.stack([3.2 * x, 1.9 * y, 255 - 1.9 * y], 2).astype(np.uint8)
+    landmarks, places = turned(11.0, degrees, (38.0, 60.0), 10)
+    crop = align(photo, landmarks, size=10).astype(float)
+    inside = ((places > 9) & (places < [65, 120])).all(2)
+    assert inside.sum() > 20
+    expected = np.stack([3.2 * places[..., 0], 1.9 * places[..., 1], 255 - 1.9 * places[..., 1]], 2)
+    assert np.abs(crop - expected)[inside].max() < 6
+
+
 def test_shrinking_is_antialiased() -> None:
     """A fine checkerboard, shrunk four times, is grey: sampling single pixels would give black and white."""
     y, x = np.mgrid[0:448, 0:448]
     board = np.repeat((((x + y) % 2) * 255).astype(np.uint8)[..., None], 3, axis=2)
-    crop = align(board, TEMPLATE * 4 + 1.5)
-    assert crop[20:-20, 20:-20].std() < 10
-    assert abs(float(crop[20:-20, 20:-20].mean()) - 127.5) < 5
+    for middle in (1.5, 0.0):  # a bilinear sample between four pixels would be grey, too; one on a pixel is black
+        crop = align(board, TEMPLATE * 4 + middle)
+        assert crop[20:-20, 20:-20].std() < 10
+        assert abs(float(crop[20:-20, 20:-20].mean()) - 127.5) < 5
 
 
 def test_beyond_the_photograph_is_black() -> None:

@@ -106,6 +106,10 @@ def test_a_lower_resolution_takes_fine_detail_from_a_fifth_and_leaves_the_rest()
     changed = (after != before).flatten(1).any(1)
     assert int(changed.sum()) == 8
     assert (roughness(after)[changed] < 0.1 * roughness(before)[changed]).all()
+    sign = torch.tensor([1.0, -1.0]).repeat(24)
+    board = (0.8 * sign[:, None] * sign).expand(40, 3, 48, 48).clone()  # finer than can be shown: grey, not aliases
+    seen = module._lower_resolution(board.clone(), seeded(0))[changed]
+    assert float(seen[..., 4:-4, 4:-4].abs().mean()) < 0.1
     smooth = torch.linspace(-0.8, 0.8, 48).expand(40, 3, 48, 48).clone()  # what has no detail keeps its look
     shown = module._lower_resolution(smooth.clone(), seeded(0))
     assert float((shown - smooth)[..., 4:-4].abs().max()) < 0.05
@@ -152,6 +156,21 @@ def test_light_is_its_formula(monkeypatch: pytest.MonkeyPatch) -> None:
         if grey[i] < 0.125:
             picture = np.repeat(picture.mean(0, keepdims=True), 3, 0)
         np.testing.assert_allclose(found[i], picture, atol=1e-5)
+
+
+def test_how_much_the_light_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As often darker as brighter, as often paler as harder: all draws lie evenly about no change."""
+    drawn = []
+
+    def remembered(generator: torch.Generator, count: int, low: float, high: float) -> torch.Tensor:
+        drawn.append(torch.rand(count, generator=generator) * (high - low) + low)
+        return drawn[-1]
+
+    monkeypatch.setattr(module, "_uniform", remembered)
+    module._light(torch.zeros(500, 3, 2, 2), seeded(0))
+    for values, middle, reach in zip(drawn[:4], (0, 1, 0, 1), (0.35, 0.3, 0.25, 0.08), strict=True):
+        assert float(values.min()) == pytest.approx(middle - reach, abs=0.02 * reach)
+        assert float(values.max()) == pytest.approx(middle + reach, abs=0.02 * reach)
 
 
 def test_one_in_six_is_noisy_and_one_in_eight_grey() -> None:

@@ -211,6 +211,13 @@ def test_arcface_equals_the_loop(margin: float) -> None:
     assert 0 < right < 9
 
 
+def test_class_vectors_begin_about_as_long_as_codes() -> None:
+    """So that one learning rate fits both."""
+    lengths = losses.ArcFace(200, 64).weight.detach().norm(dim=1)
+    assert float(lengths.min()) > 0.6 and float(lengths.max()) < 1.5
+    assert float(lengths.square().mean()) == pytest.approx(1, abs=0.05)
+
+
 @pytest.mark.parametrize(
     "formula",
     [
