@@ -131,18 +131,25 @@ def test_every_pixel_is_what_lies_there(scale: float, degrees: float) -> None:
     assert np.abs(align(photo, landmarks) - expected)[inside].max() < 2.5
 
 
-@pytest.mark.parametrize("degrees", [0, 30, 60])
-def test_a_shrunk_photograph_is_still_in_its_place(degrees: float) -> None:
+@pytest.mark.parametrize("degrees", [0, 30, 60, 90])
+@pytest.mark.parametrize(
+    ("width", "height", "scale", "size"), [(75, 130, 11, 10), (38, 150, 7.6, 16), (40, 100, 8.9, 12)]
+)
+def test_a_shrunk_photograph_is_still_in_its_place(
+    width: int, height: int, scale: float, size: int, degrees: float
+) -> None:
     """A ramp is the same after antialiasing, also where the part of the photograph that is shrunk is narrower than
     high, and no whole number of steps."""
-    y, x = np.mgrid[0:130, 0:75]
-    photo = np.stack([3.2 * x, 1.9 * y, 255 - 1.9 * y], 2).astype(np.uint8)
-    landmarks, places = turned(11.0, degrees, (38.0, 60.0), 10)
-    crop = align(photo, landmarks, size=10).astype(float)
-    inside = ((places > 9) & (places < [65, 120])).all(2)
-    assert inside.sum() > 20
-    expected = np.stack([3.2 * places[..., 0], 1.9 * places[..., 1], 255 - 1.9 * places[..., 1]], 2)
-    assert np.abs(crop - expected)[inside].max() < 6
+    y, x = np.mgrid[0:height, 0:width]
+    steep = np.array([250 / width, 250 / height])
+    photo = np.stack([steep[0] * x, steep[1] * y, 255 - steep[1] * y], 2).astype(np.uint8)
+    landmarks, places = turned(scale, degrees, (width / 2, height / 2 - 5), size)
+    crop = align(photo, landmarks, size=size).astype(float)
+    inside = ((places > 0.85 * scale) & (places < np.array([width, height]) - 1 - 0.85 * scale)).all(2)
+    assert inside.sum() > 15
+    ramp = places * steep
+    expected = np.stack([ramp[..., 0], ramp[..., 1], 255 - ramp[..., 1]], 2)
+    assert np.abs(crop - expected)[inside].max() < 4
 
 
 def test_shrinking_is_antialiased() -> None:

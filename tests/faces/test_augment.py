@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from likeness.faces import augment as module
 from likeness.faces.augment import Canvas, Pictures, _cover, _fill, _mirror, _photometric, _similarity
 from likeness.faces.decoding import iou
 from likeness.faces.labels import Photo, read_labels
@@ -257,13 +258,31 @@ def test_the_colour_beyond_the_photograph() -> None:
 def test_turned_boxes_hold_the_turned_face() -> None:
     """A face is an ellipse in its box: after a quarter turn width and height have changed places, after an eighth both
     are the root of the mean square."""
-    photo, image = dotted()  # 70 x 85
-    for degrees, (w, h) in ((0, (70, 85)), (90, (85, 70)), (45, (77.86, 77.86)), (-45, (77.86, 77.86))):
+    photo, image = dotted()  # 70 x 85, its centre 10 to the right of the anchor and 20 below
+    for degrees, (x, y), (w, h) in (
+        (0, (10, 20), (70, 85)),
+        (90, (-20, 10), (85, 70)),
+        (45, (-7.071, 21.213), (77.862, 77.862)),
+        (-45, (21.213, 7.071), (77.862, 77.862)),
+    ):
         made = _similarity(
-            photo, image, scale=1.0, degrees=degrees, anchor=np.array([90.0, 82.5]), where=np.array([128.0, 120]),
+            photo, image, scale=1.0, degrees=degrees, anchor=np.array([80.0, 62.5]), where=np.array([128.0, 120]),
             width=256, height=240, fill=np.zeros(3),
         )  # fmt: skip
-        np.testing.assert_allclose(made.boxes[0], [128 - w / 2, 120 - h / 2, w, h], atol=0.01)
+        np.testing.assert_allclose(made.boxes[0], [128 + x - w / 2, 120 + y - h / 2, w, h], atol=0.01)
+
+
+def test_a_shrunk_photograph_has_no_aliases() -> None:
+    """A fine checkerboard, four times smaller, is grey."""
+    photo = replace(dotted()[0], boxes=np.zeros((0, 4), np.float32))
+    y, x = np.mgrid[0:160, 0:200]
+    board = np.repeat((((x + y) % 2) * 255).astype(np.uint8)[..., None], 3, axis=2)
+    made = _similarity(
+        photo, board, scale=0.25, degrees=0, anchor=np.array([102.0, 82]), where=np.array([20.5, 15.5]),
+        width=40, height=30, fill=np.zeros(3),
+    )  # fmt: skip
+    assert made.image.std() < 10
+    assert made.image.mean() == pytest.approx(127.5, abs=5)
 
 
 def test_how_much_of_a_face_must_be_seen() -> None:
@@ -308,6 +327,8 @@ def test_faces_in_composed_pictures_are_where_their_landmarks_say(tmp_path: Path
         for box, points in zip(made.boxes[made.sure], made.landmarks[made.sure], strict=True):
             if box[2] > 45 and (box[:2] > 0).all() and (box[:2] + box[2:] < 256).all():
                 faces += 1
+                apart = points.mean(0) - (box[:2] + box[2:] / 2)  # 0.8 and 1.3 of 70 x 85 in the photograph
+                assert np.abs(apart).max() < 0.04 * box[2:].mean()
                 orders = ((0, 1, 2, 3, 4), (1, 0, 2, 4, 3))  # as it is, or mirrored
                 errors = [[np.abs(peak(made.image, p, k % 3) - p).max() for k, p in zip(o, points)] for o in orders]
                 off.append(min(map(max, errors)))
@@ -334,3 +355,60 @@ def test_pasted_faces_do_not_lie_on_others(tmp_path: Path) -> None:
         assert overlaps.max(initial=0) < 0.02  # the box wanted lay on none; the turned one is a little larger
         most = max(most, len(made.boxes))
     assert most >= 4
+
+
+def pictures_of(tmp_path: Path, photos: list[Photo], images: list[np.ndarray], size: int) -> Pictures:
+    files = [tmp_path / f"{i}.png" for i in range(len(photos))]
+    for file, image in zip(files, images, strict=True):
+        Image.fromarray(image).save(file)
+    return Pictures([replace(photo, path=file) for photo, file in zip(photos, files, strict=True)], size=size)
+
+
+def test_a_face_with_a_neighbour_is_not_pasted(tmp_path: Path) -> None:
+    """The neighbour would come along, cut off by the soft edge."""
+    photo, image = dotted()
+    two = replace(
+        photo,
+        boxes=np.array([[20, 40, 70, 85], [95, 40, 60, 75]], np.float32),
+        landmarks=np.repeat(photo.landmarks, 2, 0),
+        sure=np.array([True, True]),
+    )
+    pictures = pictures_of(tmp_path, [two], [image], 256)
+    assert len(pictures.large) == 2
+    empty = Canvas(np.zeros((256, 256, 3), np.uint8), np.zeros((0, 4)), np.zeros((0, 5, 2)), np.zeros(0, bool))
+    assert not any(len(pictures._paste(np.random.default_rng(seed), empty).boxes) for seed in range(30))
+
+
+def test_photographs_with_several_faces_come_more_often(tmp_path: Path) -> None:
+    """By the root of their sure faces, five times as often at most."""
+    photo, image = dotted()
+    photos = []
+    for sure, doubtful in ((1, 3), (4, 0), (36, 0)):
+        n = sure + doubtful
+        boxes, points = np.repeat(photo.boxes, n, 0), np.repeat(photo.landmarks, n, 0)
+        photos.append(replace(photo, boxes=boxes, landmarks=points, sure=np.arange(n) < sure))
+    pictures = pictures_of(tmp_path, photos, [image] * 3, 64)
+    np.testing.assert_allclose(pictures.weight, [1 / 8, 2 / 8, 5 / 8])
+    drawn = [pictures._pick(np.random.default_rng(i), False) for i in range(400)]
+    np.testing.assert_allclose(np.bincount(drawn) / 400, [1 / 8, 2 / 8, 5 / 8], atol=0.07)
+
+
+def test_crops_show_little_beside_the_photograph_and_enlarge_it_threefold_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Turned photographs leave corners empty; more than that only now and then."""
+    photo, image = dotted()
+    monkeypatch.setattr(module, "_fill", lambda rng: np.array([255, 0, 255]))
+    pictures = pictures_of(tmp_path, [photo], [image], 96)
+    empty = []
+    for seed in range(150):
+        made = pictures._crop(np.random.default_rng(seed), 96, 96)
+        scale = made.boxes[:, 2:].prod(1) ** 0.5 / np.sqrt(70 * 85)
+        if len(scale) and scale[0] > 0.7:  # large enough to cover the canvas
+            empty.append(float((made.image == [255, 0, 255]).all(2).mean()))
+    assert len(empty) > 15
+    assert np.mean(empty) < 0.04
+    small = replace(photo, boxes=np.array([[80, 75, 20, 20]], np.float32), landmarks=photo.landmarks * np.nan)
+    pictures = pictures_of(tmp_path, [small], [image], 224)
+    widths = [pictures._crop(np.random.default_rng(seed), 224, 224).boxes[:, 2] for seed in range(150)]
+    assert 50 < np.concatenate(widths).max() <= 60.01

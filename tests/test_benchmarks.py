@@ -1,0 +1,158 @@
+"""What benchmarks say beside a figure that has a target, and how they end; no benchmark is run at its full size."""
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the benchmarks are not part of an installed package")
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As when a benchmark is run: its folder comes first."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+    return module.main()
+
+
+def test_a_target_is_met_up_to_and_including_its_bound() -> None:
+    targets = importlib.import_module("targets")
+    most, least = targets.Target("p50", 40, "ms"), targets.Target("rate", 25, least=True)
+    assert [most.met({"p50": value}) for value in (39.9, 40, 40.1)] == [True, True, False]
+    assert [least.met({"rate": value}) for value in (24.9, 25, 25.1)] == [False, True, True]
+    for nothing in ({}, {"p50": None}, {"p50": float("nan")}):
+        assert not most.met(nothing)
+    assert targets.said((most, least), {"p50": 41, "rate": 30}) == "p50 <= 40 ms NOT met, rate >= 25 met"
+    assert targets.said((), {}) == "–"
+    assert targets.report((most,), {"p50": 41}) == [{"target": "p50 <= 40 ms", "met": False}]
+    assert [targets.status(met, strict=strict) for met, strict in ((True, True), (False, True), (False, False))] == [
+        0, 1, 0,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("milliseconds", "verdict", "strictly"), [(39.0, "met", 0), (41.0, "NOT met", 1)])
+def test_speed(
+    milliseconds: float,
+    verdict: str,
+    strictly: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    speed = importlib.import_module("speed")
+    assert set(speed.PARTS) == set(speed.COLUMNS) == set(speed.TARGETS)
+    figures = dict.fromkeys(speed.COLUMNS["verify"], 1.0) | {"p50_ms": milliseconds}
+    monkeypatch.setitem(speed.PARTS, "verify", lambda photos, encoder: figures)
+    assert run(speed, monkeypatch, "verify", "--out", tmp_path) == 0
+    assert f"p50_ms <= 40 {verdict} |" in capsys.readouterr().out
+    assert run(speed, monkeypatch, "verify", "--out", tmp_path, "--strict") == strictly
+    kept = json.loads((tmp_path / "verify.json").read_text())
+    assert kept["targets"] == [{"target": "p50_ms <= 40", "met": not strictly}]
+
+
+def test_the_whole_way_of_identify_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a file to the answer: with an encoder of this test and without the cold command."""
+    import likeness
+    from likeness.recognition import encoder as encoders
+
+    speed = importlib.import_module("speed")
+    asked: list[Path] = []
+
+    class Known:
+        name, fingerprint, code_length, calibration = "known", "print", 8, None
+
+        def encode(self, source: Path) -> encoders.Encoding:
+            asked.append(source)
+            return encoders.Encoding((encoders.Template(np.eye(8, dtype=np.float32)[0], "print"),))
+
+    real, commands = likeness.Gallery, []
+    cost = {"runs": 1, "p50_s": 1.0, "fastest_s": 1.0, "cpu_s": 1.0, "peak_rss_mb": 1.0}
+    monkeypatch.setattr(encoders, "resolve", lambda name: Known())
+    monkeypatch.setattr(likeness, "Gallery", lambda path, encoder: real(path, encoder=Known()))
+    monkeypatch.setattr(speed, "command_cost", lambda arguments, runs: commands.append(arguments) or cost)
+    monkeypatch.setattr(speed, "jpegs", lambda photos, folder, most: [folder / f"{i}.jpg" for i in range(8)])
+    found = speed.measure_identify(tmp_path, "known", templates=40, runs=1)
+    assert set(speed.COLUMNS["identify"]) <= set(found)
+    assert (found["templates"], found["runs"], len(asked)) == (40, 16, 21)
+    assert commands[0][0] == "identify" and commands[0][1].endswith("people.db")
+    assert found["p50_ms"] > 0 and found["cold_p50_s"] == 1.0
+
+
+def test_a_small_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    gallery = importlib.import_module("gallery")
+    small = ("--templates", 60, "--length", 8, "--repeats", 3, "--out", tmp_path)
+    assert run(gallery, monkeypatch, *small) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("identify p50  ")]
+    met = json.loads((tmp_path / "gallery.json").read_text())["targets"][0]["met"]
+    assert line.endswith("identify p50 <= 20 ms " + ("met" if met else "NOT met"))
+    monkeypatch.setattr(gallery, "TARGETS", (importlib.import_module("targets").Target("identify p50", 0, "ms"),))
+    assert run(gallery, monkeypatch, *small) == 0
+    assert run(gallery, monkeypatch, *small, "--strict") == 1
+    assert "identify p50 <= 0 ms NOT met" in capsys.readouterr().out
+
+
+def test_our_detector_is_compared_with_the_reference_of_the_same_run() -> None:
+    detector, targets = importlib.import_module("detector"), importlib.import_module("targets")
+    ours = {"lfw_recall": 0.996, "wider_recall_10": 0.89, "wider_recall_16": 0.9, "no_face_alarms": 4}
+    results = {"ours": ours | {"no_face_pictures": 200}, "yunet": {"wider_recall_10": 0.93, "wider_recall_16": 0.96}}
+    found = detector.targets_of_ours(results)
+    assert targets.said(found, ours) == (
+        "lfw_recall >= 0.995 met, wider_recall_10 >= 0.88 met, wider_recall_16 >= 0.91 NOT met, no_face_alarms <= 4 met"
+    )
+    assert [target.figure for target in detector.targets_of_ours({"ours": results["ours"]})] == [
+        "lfw_recall",
+        "no_face_alarms",
+    ]
+    assert detector.targets_of_ours({"yunet": results["yunet"]}) == ()
+
+
+def test_promised_error_rates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_set = importlib.import_module("open_set")
+    rng = np.random.default_rng(0)
+    codes = rng.standard_normal((120, 16)).astype(np.float32)
+    codes /= np.linalg.norm(codes, axis=1, keepdims=True)
+    monkeypatch.setattr(open_set, "simulated", lambda people: (codes, np.repeat(np.arange(60), 2)))
+    monkeypatch.setattr(open_set, "nearest_strangers", lambda *_: np.array([0.0, 4.0]))  # half of the searches hit
+    small = ("--people", 30, "--splits", 1, "--sizes", 10, "--out", tmp_path / "open.json")
+    assert run(open_set, monkeypatch, *small) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any("FPIR 0.1 at N = 10" in line and line.endswith("mean <= 1 NOT met") for line in lines)
+    assert all(line.endswith("–") for line in lines if "independent" in line)
+    assert run(open_set, monkeypatch, *small, "--strict") == 1
+
+
+def test_all_of_them_end_like_the_worst(monkeypatch: pytest.MonkeyPatch) -> None:
+    every = importlib.import_module("run")
+    calls: list[list[str]] = []
+
+    def called(command: list[str], check: bool) -> object:
+        calls.append(command[1:])
+        return type("Done", (), {"returncode": int("gallery" in command[1])})
+
+    monkeypatch.setattr(every.subprocess, "run", called)
+    assert run(every, monkeypatch) == 1
+    assert all(len(call) == 1 for call in calls)
+    calls.clear()
+    assert run(every, monkeypatch, "--strict") == 1
+    assert [(Path(file).stem, more) for file, more in calls] == [
+        ("speed", "--strict"),
+        ("gallery", "--strict"),
+        ("detector", "--strict"),
+    ]
