@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from likeness.faces.decoding import STRIDES, decode, decode_yunet, encode, fuse, iou, nms, priors
+from likeness.faces.decoding import STRIDES, decode, decode_yunet, encode, fuse, iou, nms, outermost, priors
 
 
 def random_boxes(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -127,3 +127,15 @@ def test_yunets_outputs() -> None:
     np.testing.assert_allclose(boxes[best], [40 - 16, 20 - 8, 32, 16], rtol=1e-5)
     np.testing.assert_allclose(landmarks[best, 0], [32, 16 + 1.6], rtol=1e-5)
     assert (np.delete(scores, best) == 0).all()
+
+
+def test_parts_of_a_better_face_are_dropped_and_people_in_front_of_it_are_not() -> None:
+    boxes = [[0, 0, 100, 100], [10, 10, 20, 20], [90, 40, 30, 30], [40, 40, 20, 20], [80, 0, 30, 100]]
+    scores = [0.9, 0.7, 0.7, 0.95, 0.6]  # inside; one third inside; inside with a higher score; two thirds inside
+    np.testing.assert_array_equal(outermost(np.array(boxes), np.array(scores)), [True, False, True, True, True])
+    assert outermost(np.zeros((0, 4)), np.zeros(0)).shape == (0,)
+
+
+def test_a_face_is_never_dropped_for_a_smaller_one() -> None:
+    boxes = np.array([[0.0, 0, 40, 40], [10, 10, 30, 30], [10, 10, 30, 30]])
+    np.testing.assert_array_equal(outermost(boxes, np.array([0.7, 0.9, 0.9])), [True, True, True])

@@ -85,6 +85,14 @@ def test_two_faces_come_largest_first(detector: Detector) -> None:
     assert len(detector.detect(canvas, min_size=60)) == 1
 
 
+@pytest.mark.parametrize("side", [600, 1200])
+def test_a_face_that_fills_the_picture_is_one_face(detector: Detector, side: int) -> None:
+    close = (
+        Image.fromarray(astronaut()).crop((165, 45, 285, 185)).resize((side, side * 7 // 6), Image.Resampling.BICUBIC)
+    )
+    assert len(detector.detect(np.asarray(close))) == 1
+
+
 def test_nothing_to_see(detector: Detector) -> None:
     for value in (0, 128, 255):
         assert detector.detect(np.full((250, 250, 3), value, np.uint8)) == ()

@@ -42,6 +42,25 @@ def test_low_resolution_lowers_sharpness() -> None:
     assert values == sorted(values, reverse=True)
 
 
+@pytest.mark.parametrize("recompress", [False, True])
+def test_a_hopelessly_blurred_face_is_not_sharp_again(recompress: bool) -> None:
+    """Of a flat face, noise, JPEG and the rounding to 8 bits are all the detail there is; they must not count."""
+    from io import BytesIO
+
+    from likeness.recognition.encoder import Limits
+
+    values = []
+    for share in (0, 2, 3, 6, 8, 12, 16):  # standard deviation in % of the face's width
+        picture = Image.fromarray(astronaut()).filter(ImageFilter.GaussianBlur(share / 100 * BOX[2]))
+        if recompress:
+            buffer = BytesIO()
+            picture.save(buffer, "JPEG", quality=80)
+            picture = Image.open(buffer).convert("RGB")
+        values.append(measure(np.asarray(picture), BOX, ASTRONAUT).sharpness)
+    assert min(values[:3]) > Limits().sharpness > max(values[4:])
+    assert values[:5] == sorted(values[:5], reverse=True)
+
+
 def test_sharpness_does_not_follow_light_and_flat_pictures_are_not_sharp() -> None:
     rng = np.random.default_rng(0)
     grey = rng.uniform(50, 200, (80, 80))

@@ -43,7 +43,7 @@ BOXES: dict[tuple[int, int], list[tuple[float, float, float, float]]] = {
 
 
 @lru_cache(maxsize=200)
-def photograph(seed: int, shape: tuple[int, int] = PORTRAIT, *, noise: float = 4.0) -> np.ndarray:
+def photograph(seed: int, shape: tuple[int, int] = PORTRAIT, *, noise: float = 12.0) -> np.ndarray:
     """A picture (h, w, 3) uint8: smooth colours that depend on `seed`, and some noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]] / 100

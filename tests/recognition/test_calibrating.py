@@ -42,7 +42,7 @@ def people(folder: Path, *, crops: int, photographs: int) -> Path:
     for i in range(crops + photographs):
         (folder / f"p{i:03d}").mkdir(parents=True)
         for k in range(2):
-            image = photograph(i, (112, 112), noise=4 + k) if i < crops else photograph(i, noise=4 + k)
+            image = photograph(i, (112, 112), noise=12 + k) if i < crops else photograph(i, noise=12 + k)
             Image.fromarray(image).save(folder / f"p{i:03d}" / f"{k}.png")
     return folder
 
@@ -76,9 +76,9 @@ def test_crops_and_photographs_become_the_codes_that_the_fit_sees(
     calibrate(encoder, folder)
     assert list(seen["subjects"]) == [f"p{i:03d}" for i in range(4) for _ in range(2)]
     assert seen["fingerprint"] == encoder.fingerprint
-    crop = encoder.encode_crops(photograph(0, (112, 112), noise=4)[None])[0]
+    crop = encoder.encode_crops(photograph(0, (112, 112), noise=12)[None])[0]
     np.testing.assert_allclose(seen["codes"][0], crop, atol=1e-6)
-    whole = encoder.encode_one(photograph(2, noise=4)).templates[0].code
+    whole = encoder.encode_one(photograph(2, noise=12)).templates[0].code
     np.testing.assert_allclose(seen["codes"][4], whole, atol=1e-5)
 
 

@@ -72,8 +72,16 @@ def align(image: np.ndarray, landmarks: ArrayLike, *, size: int = 112) -> np.nda
     shift = -back @ forward[:, 2]
     # Pillow counts from the corner of the first pixel, we from its centre
     shift = shift + 0.5 - back @ [0.5, 0.5]
-    picture, shift, back = _region(image, back, shift, size, 1 / scale)
-    matrix = np.column_stack([back, shift]).ravel()
+    return cut(image, back, shift, size)
+
+
+def cut(image: np.ndarray, turn: np.ndarray, shift: np.ndarray, size: int) -> np.ndarray:
+    """The square picture (size, size, 3) uint8 whose point u shows `image` (h, w, 3) uint8 at `turn @ u + shift`.
+
+    Points are counted from the corner of the first pixel. Black where the photograph ends; shrunk with antialiasing.
+    """
+    picture, shift, turn = _region(image, turn, shift, size, math.sqrt(abs(np.linalg.det(turn))))
+    matrix = np.column_stack([turn, shift]).ravel()
     return np.asarray(picture.transform((size, size), Image.Transform.AFFINE, tuple(matrix), Image.Resampling.BILINEAR))
 
 

@@ -15,7 +15,7 @@ from ..nets import catalogue
 from ..nets.catalogue import Preprocessing
 from ..nets.engine import Engine
 from ..samples.images import ImageSource, read_image
-from .decoding import MULTIPLE, NUMBERS, decode, decode_yunet, fuse, nms, priors
+from .decoding import MULTIPLE, NUMBERS, decode, decode_yunet, fuse, nms, outermost, priors
 from .quality import measure
 from .types import Face
 
@@ -89,6 +89,7 @@ class Detector:
         kept = nms(boxes, scores)
         if not len(kept):
             return ()
+        kept = kept[outermost(boxes[kept], scores[kept])]
         boxes, landmarks = fuse(boxes, landmarks, scores, kept)
         scores = scores[kept]
         faces = []

@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import FingerprintMismatch, InvalidOption, UnreadableFile, WeightsError
 from ..faces.alignment import align
 from ..faces.detection import Detector
+from ..faces.turning import upright
 from ..faces.types import Face, Quality
 from ..nets import catalogue
 from ..nets.engine import Engine, cpu_quota
@@ -46,7 +47,7 @@ class Limits:
     """
 
     size: float = 24.0
-    sharpness: float = 0.1
+    sharpness: float = 0.08
     darkest: float = 0.03
     brightest: float = 0.93
 
@@ -259,8 +260,9 @@ class FaceEncoder:
             return Encoding((), ("no face",))
         good: list[_Prepared] = []
         unusable: list[Unusable] = []
-        for place, face in enumerate(faces):
-            if missed := self.limits.reasons(face.quality):
+        for place, found in enumerate(faces):
+            face, missed = self._judge(image, found)
+            if missed:
                 unusable.append(Unusable(missed, _region(face), face.quality.to_dict(), place))
             else:
                 good.append(self._prepare(image, face, _origin(source)))
@@ -324,8 +326,14 @@ class FaceEncoder:
         face = choose(faces, image.shape)
         if isinstance(face, str):
             return Encoding((), (face,))
-        missed = self.limits.reasons(face.quality)
+        face, missed = self._judge(image, face)
         return Encoding((), missed) if missed else self._prepare(image, face, _origin(source))
+
+    def _judge(self, image: np.ndarray, face: Face) -> tuple[Face, tuple[str, ...]]:
+        """The face with the landmarks that it has the right way up, and the reasons not to code it."""
+        if face.quality.size >= self.limits.size:  # too small a face is none the better for another look
+            face = upright(self.detector, image, face)
+        return face, self.limits.reasons(face.quality)
 
     def _prepare(self, image: np.ndarray, face: Face, origin: str) -> _Prepared:
         return _Prepared(align(image, face.landmarks, size=self.preprocessing.size), face, origin)
