@@ -171,8 +171,9 @@ def _columns(a: Tensor) -> Tensor:
 
 @torch.no_grad()
 def normalised(net: Vgg, samples: Sequence[Tensor]) -> Vgg:
-    """A net whose every channel has a mean activation of 1 over `samples` and which else computes the same: ReLU and
-    pooling pass positive factors on, so each kernel is divided by its channel's mean and the next one takes it back."""
+    """A net whose every channel has a mean activation of 1 over `samples` (less where it was under a hundredth of its
+    layer's mean) and which else computes the same: ReLU and pooling pass positive factors on, so each kernel is
+    divided by its channel's mean and the next one takes it back."""
     result = deepcopy(net)
     names = [name for name, _ in result.named_children() if name.startswith("relu")]
     totals = dict.fromkeys(names, torch.zeros(()))
@@ -183,7 +184,8 @@ def normalised(net: Vgg, samples: Sequence[Tensor]) -> Vgg:
     for name in names:
         layer = result.get_submodule(name.replace("relu", "conv"))
         weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
-        mean = totals[name].clamp_min(1e-4)  # a channel that never fires stays silent
+        # A channel that hardly fires stays nearly silent: its kernel must not outgrow float16.
+        mean = totals[name].clamp_min(0.01 * float(totals[name].mean()) + 1e-12)
         if before is not None:
             weight.mul_(before.view(1, -1, *[1] * (weight.ndim - 2)))
         weight.div_(mean.view(-1, *[1] * (weight.ndim - 1)))
