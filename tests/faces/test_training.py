@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 
 from likeness.errors import InvalidOption, WeightsError  # noqa: E402
 from likeness.faces import net, training  # noqa: E402
+from likeness.faces.decoding import priors  # noqa: E402
 from likeness.faces.detection import Detector  # noqa: E402
 from likeness.faces.net import DetectorArchitecture, DetectorNet  # noqa: E402
 from likeness.faces.training import train_detector  # noqa: E402
@@ -142,7 +143,81 @@ def test_files_that_are_no_detector(tmp_path: Path) -> None:
         net.load(path)
 
 
+def test_a_new_net_expects_few_faces_of_four_strides() -> None:
+    """Before training: scores about 0.01, boxes of four strides about the prior, landmarks on it."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        out = DetectorNet().eval()(torch.randn(1, 3, 64, 96))[0]
+    expected = np.zeros(15)
+    expected[0], expected[3:5] = np.log(0.01 / 0.99), np.log(4)
+    np.testing.assert_allclose(out.mean(0), expected, atol=0.2)
+    assert float(out[:, 0].sigmoid().mean()) == pytest.approx(0.01, abs=0.003)
+
+
+def test_outputs_come_in_the_order_of_the_priors() -> None:
+    """Where the picture changes, the answers of the priors near it change most: at stride 8, row by row."""
+    torch.manual_seed(1)
+    net_, at = DetectorNet().eval(), priors(128, 192)
+    with torch.no_grad():
+        plain = net_(torch.zeros(1, 3, 128, 192))[0]
+        for x, y in ((20, 100), (100, 20), (164, 60), (92, 116)):
+            changed = torch.zeros(1, 3, 128, 192)
+            changed[..., y - 4 : y + 4, x - 4 : x + 4] = 1
+            moved = (net_(changed)[0] - plain).abs().sum(1).numpy()
+            for stride in (8, 16, 32):
+                of_it = np.where(at[:, 2] == stride, moved, 0)
+                middle = (of_it[:, None] ** 2 * at[:, :2]).sum(0) / (of_it**2).sum()
+                assert np.abs(middle - [x, y]).max() < 2 * stride, (x, y, stride)
+
+
+def test_batches_are_pictures_in_the_nets_units(folder: Path) -> None:
+    pictures = training.Pictures(training.read_labels(folder), size=64)
+    seen = []
+    for first in (0, 2):  # from the start, and resumed at the third step
+        with training._batches(pictures, 5, 3, first, 4) as stream:
+            seen.append([(images.clone(), [c.image for c in canvases]) for images, canvases in stream])
+    assert [len(part) for part in seen] == [4, 2]
+    for (images, shown), (again, _) in zip(seen[0][2:], seen[1], strict=True):
+        assert torch.equal(images, again)
+        expected = (np.stack(shown).astype(np.float64) - 127.5) / 127.5
+        np.testing.assert_allclose(images.permute(0, 2, 3, 1), expected, atol=1e-6)
+    every = {image.numpy().tobytes() for images, _ in seen[0] for image in images}
+    assert len(every) == 12
+
+
+def test_the_moving_average_by_hand() -> None:
+    """The n-th update keeps (1 + n) / (10 + n) of what was, never more than `average`."""
+    architecture = DetectorArchitecture((2, 2, 2, 2, 2), (0, 0, 0), 2)
+    state = training._State(training._new_net(None, architecture, 0), {})
+    mean = state.averaged.stem[0][0].weight.double().clone()
+    for state.step in range(1, 6):
+        with torch.no_grad():
+            state.net.stem[0][0].weight.add_(float(state.step))
+        state.net.stem[0][1].num_batches_tracked += 1
+        state.update_average(0.4)
+        keep = min(0.4, (1 + state.step) / (10 + state.step))
+        mean = keep * mean + (1 - keep) * state.net.stem[0][0].weight.detach().double()
+    torch.testing.assert_close(state.averaged.stem[0][0].weight.double(), mean, rtol=1e-5, atol=1e-6)
+    assert int(state.averaged.stem[0][1].num_batches_tracked) == 5
+
+
+def test_kernels_decay_and_vectors_do_not(folder: Path, tmp_path: Path) -> None:
+    """One step with a rate of 1e-3 and a decay of 500 halves a kernel; AdamW's own step changes it by 1e-3."""
+    out = tmp_path / "d.safetensors"
+    train_detector(folder, out=out, steps=1, learning_rate=1e-3, weight_decay=500, **SMALL)
+    after, _ = weights_file.read(out.with_suffix(".checkpoint"))
+    before = training._new_net(None, DetectorArchitecture((8, 8, 16, 16, 16), (0, 0, 0), 16), 0)
+    for name, value in before.named_parameters():
+        factor = 0.5 if value.ndim > 1 else 1.0
+        torch.testing.assert_close(after[f"net.{name}"], factor * value.detach(), atol=1.1e-3, rtol=0)
+
+
 def test_the_schedule_warms_up_and_decays() -> None:
+    """By hand, of 1000 steps: 30 to warm up, then a cosine from 1 down to 0.01, at a half of it after 485 more."""
+    assert [training._schedule(step, 1000) for step in (0, 14, 29, 30)] == pytest.approx([1 / 30, 0.5, 1, 1])
+    assert training._schedule(515, 1000) == pytest.approx(0.505)
+    assert training._schedule(1000, 1000) == pytest.approx(0.01)
+    assert training._schedule(0, 1) == 1
     rates = [training._schedule(step, 1000) for step in range(1000)]
     assert rates[0] < 0.05
     assert max(rates) == pytest.approx(1, abs=0.05)
