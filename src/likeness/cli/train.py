@@ -26,6 +26,7 @@ TRAINERS = {
         "train_adain",
         "pictures, paintings and a VGG to a net for any style in one pass",
     ),
+    "style": ("style.transform_training", "train_style", "a picture to a net that paints all others like it"),
     "detector": ("faces.training", "train_detector", "labelled photographs to a face detector"),
 }
 OUTPUTS = ("out", "output")
@@ -68,7 +69,8 @@ def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any]) -
         text = texts.get(name, "").replace("%", "%%")
         more: dict[str, Any] = {"help": text if default in (None, ()) else f"{text} (default: {_shown(default)})"}
         if required and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-            parser.add_argument(name, type=kind, metavar="DIR" if kind is Path else name.upper(), **more)
+            more["nargs"] = "+" if _several(parameter) else None
+            parser.add_argument(name, type=kind, metavar=name.upper(), **more)
             continue
         flags = ["-o", "--output"] if name in OUTPUTS else ["--" + name.replace("_", "-")]
         more.update(dest=name, required=required, default=default)
@@ -76,7 +78,7 @@ def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any]) -
             more["action"] = argparse.BooleanOptionalAction
         else:
             more.update(type=kind, choices=choices, metavar=None if choices else _metavar(kind))
-            if {"Sequence", "tuple", "list"} & set(_words(parameter)):
+            if _several(parameter):
                 more["nargs"] = "+"
         parser.add_argument(*flags, **more)
     json_option(parser)
@@ -134,6 +136,10 @@ def _tools(function: Callable[..., Any]) -> dict[str, Any]:
 def _plain(parameter: inspect.Parameter) -> bool:
     words = _words(parameter)
     return words[:1] == ["Literal"] or (bool(words) and set(words) <= PLAIN)
+
+
+def _several(parameter: inspect.Parameter) -> bool:
+    return bool({"Sequence", "tuple", "list"} & set(_words(parameter)))
 
 
 def _words(parameter: inspect.Parameter) -> list[str]:

@@ -12,6 +12,7 @@ from ..errors import InvalidOption
 
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+_INSTANCE_NORM = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 _MAX_POOL = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
 _AVG_POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
@@ -48,6 +49,12 @@ def conv(
 def batch_norm(spatial_dims: int, channels: int) -> nn.Module:
     """Batch normalisation of (b, channels, *spatial) over batch and positions (Ioffe & Szegedy 2015)."""
     return _BATCH_NORM[check_dims(spatial_dims)](channels)
+
+
+def instance_norm(spatial_dims: int, channels: int) -> nn.Module:
+    """Normalisation of (b, channels, *spatial) over the positions of each sample alone (Ulyanov 2017), then a factor
+    and a shift per channel."""
+    return _INSTANCE_NORM[check_dims(spatial_dims)](channels, eps=1e-5, affine=True)
 
 
 def max_pool(spatial_dims: int, kernel: int, *, stride: int | None = None) -> nn.Module:

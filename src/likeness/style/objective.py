@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from inspect import signature
 from typing import Any
@@ -193,6 +193,18 @@ class Objective:
             cost = error(sums[key] / max(count, 1e-12), term.wanted, self.convention.style)
             layers[term.layer] = layers.get(term.layer, 0) + term.weight * (count / positions) * cost
         return layers
+
+    def of_batch(self, x: Tensor, contents: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Content, style and TV cost, weighted, as means over a batch (b, c, *spatial) of which each sample has a
+        content of its own: `contents`, layer -> its activations (b, c', *spatial'). Their sum is the mean J."""
+        found = activations(self.net, x, self.layers)
+        content, style = [], []
+        for i in range(len(x)):
+            mine = {layer: a[i : i + 1] for layer, a in found.items()}
+            wanted = {layer: (weight, contents[layer][i : i + 1]) for layer, (weight, _) in self.content.items()}
+            content.append(self.alpha * replace(self, content=wanted).content_cost(mine))
+            style.append(self.beta * total(self.style_costs(self.style_sums(mine))))
+        return torch.stack(content).mean(), torch.stack(style).mean(), self.gamma * total_variation(x)
 
     @torch.no_grad()
     def parts(self, x: Tensor, *, tile: int | None = None) -> Parts:
