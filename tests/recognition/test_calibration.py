@@ -72,6 +72,34 @@ def test_search_rates_are_those_of_all_galleries_of_that_size(monkeypatch):
             assert math.exp(log_rate) == pytest.approx(np.mean(best < distance), abs=tolerance)
 
 
+def test_search_rates_are_their_bound_by_loops(monkeypatch):
+    """A stranger with c look-alikes among `others` passes a gallery of N with the smaller of (1 - c / others)^N and
+    (1 - N / others)^c; people with more photographs have fewer others."""
+    monkeypatch.setattr(module, "MARGIN", 0.0)
+    monkeypatch.setattr(module, "MINIMUM_SUBJECTS", 2)
+    monkeypatch.setattr(module, "_trials", lambda people, size: 1000.0)
+    codes, subjects = people(9, 3, 4, seed=6)
+    keep = (np.arange(27) % 3 == 0) | (subjects == 4)  # three photographs of one person, one of all others
+    codes, subjects = codes[keep], subjects[keep]
+    distances = np.sum((codes[:, None].astype(float) - codes[None]) ** 2, axis=2)
+
+    def rate(size, limit):
+        errors = comparisons = 0.0
+        for probe, whose in enumerate(subjects):
+            strangers = distances[probe][subjects != whose]
+            others, alike = len(strangers), int(np.sum(strangers < limit))
+            errors += others * (1 - min((1 - alike / others) ** size, (1 - size / others) ** alike))
+            comparisons += others
+        return errors / comparisons
+
+    curves = fit(codes, subjects, "x").curves
+    assert [curve.size for curve in curves] == [1, 2, 4, 8]
+    for curve in curves:
+        for distance, log_rate in zip(curve.distances, curve.log_rates, strict=True):
+            low, high = (rate(curve.size, distance + e) for e in (-1e-5, 1e-5))
+            assert low - 1e-9 <= math.exp(log_rate) <= high + 1e-9 or log_rate == 0
+
+
 def test_margin_is_the_spread_between_samples_of_people():
     """The fitted FMR lies above the true one in about 19 of 20 samples of people: 1.645 standard deviations."""
     at = 1.2
@@ -395,6 +423,16 @@ def test_the_nearer_estimate_to_the_truth_is_taken():
         assert (searched < independent) is (shift < 0)
         assert calibration.threshold_open_set(0.01, 2) == pytest.approx(max(searched, independent), abs=1e-9)
         assert calibration.fpir(max(searched, independent), 2) == pytest.approx(0.01, rel=1e-5)
+
+
+def test_between_two_sizes_the_threshold_is_linear_in_the_logarithm():
+    """By hand: at 3 templates between curves of 1 and of 4, log 3 / log 4 = 0.79 of the way to the second one."""
+    logs = (math.log(1e-4), 0.0)
+    single, four = Curve(1, 1e6, (1.0, 2.0), logs, 0.0, 0.1), Curve(4, 1e6, (0.95, 1.95), logs, 0.0, 0.1)
+    calibration = Calibration("x", 100, 100, 4950, (single, four))
+    at_one = 2 - math.log(100) / math.log(1e4)  # where the first curve reaches 0.01: half-way
+    for n, share in ((1, 0.0), (2, 0.5), (3, math.log(3) / math.log(4)), (4, 1.0)):
+        assert calibration.threshold_open_set(0.01, n) == pytest.approx(at_one - 0.05 * share, abs=1e-9)
 
 
 @pytest.mark.parametrize(("shape", "scale"), [(0.0, 0.2), (0.15, 0.1), (0.3, 0.05)])
