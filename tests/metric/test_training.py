@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 from likeness.errors import Collapse, InvalidOption, LikenessError, StorageError, UnknownName, WeightsError
 from likeness.metric import heads, training
 from likeness.metric.data import Crops, held_out, load_crops
+from likeness.metric.distillation import distillation, teacher_codes
 from likeness.metric.loop import CollapseAlarm
 from likeness.metric.losses import Terms
 from likeness.metric.training import held_out_figures, shuffled, train_recognition
@@ -173,7 +175,7 @@ def test_every_loss_has_its_own_margin(people: Path, loss: str, margin: float) -
         assert lesson(people, loss=loss, margin=given).deciding()["margin"] == expected
 
 
-def lesson(people: Path, **changes: Any) -> training.Lesson:
+def lesson(people: Path, *, first_row: int = 0, **changes: Any) -> training.Lesson:
     options: dict[str, Any] = {
         "loss": "triplet", "miner": "semi-hard", "margin": None, "teacher": None, "hints": (), "init": None,
         "widths": (4, 8), "blocks": (1, 1), "sizes": (32,), "shares": (1.0,), "steps": 2, "batch": 16,
@@ -182,7 +184,81 @@ def lesson(people: Path, **changes: Any) -> training.Lesson:
     }  # fmt: skip
     plan = training.Plan(**(options | changes))
     crops = training.load_crops(people)
-    return training.Lesson(plan, training._tower(plan), crops, np.arange(len(crops)), None)
+    return training.Lesson(plan, training._tower(plan), crops, np.arange(first_row, len(crops)), None)
+
+
+def test_resolutions_come_in_their_shares_of_the_steps(people: Path) -> None:
+    plan = lesson(people, sizes=(32, 48, 64), shares=(0.5, 0.3, 0.2), steps=10).plan
+    assert [plan.size_at(step) for step in range(12)] == [32] * 5 + [48] * 3 + [64] * 4
+
+
+def test_the_parts_of_the_loss_are_added(people: Path) -> None:
+    """The loss on labels, the distillation, and half the error of each hint; hints are asked for rows of all crops."""
+    learner = lesson(people, first_row=7)
+    codes = nn.functional.normalize(torch.randn(8, 128, generator=torch.Generator().manual_seed(0)))
+    teacher = nn.functional.normalize(torch.randn(8, 200, generator=torch.Generator().manual_seed(1)))
+    targets = nn.functional.normalize(teacher[:, :128])
+    index, subjects, moves = torch.tensor([9, 4, 0, 2, 7, 1, 3, 5]), torch.arange(8) // 2, torch.zeros(8, 2, 3)
+    generator = torch.Generator().manual_seed(0)
+    labelled = learner.objective(codes, (index, subjects, moves), generator)
+    expected = learner.criterion(codes, subjects, generator=generator)  # type: ignore[misc]
+    assert (float(labelled.loss), labelled.info) == (pytest.approx(float(expected.loss)), expected.info)
+    asked: list[list[int]] = []
+
+    def hinted(rows: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
+        asked.append(rows.tolist())
+        assert moved is moves
+        return torch.tensor([0.25, 3.0])
+
+    learner.plan = SimpleNamespace(hints=("low", "high"))  # type: ignore[assignment]
+    learner.hinted, learner.targets = hinted, SimpleNamespace(of=lambda index: (targets, teacher))  # type: ignore[assignment]
+    whole = learner.objective(codes, (index, subjects, moves), generator)
+    distilled = float(distillation(codes, targets, teacher))
+    assert float(whole.loss) == pytest.approx(float(expected.loss) + distilled + 0.5 * 3.25, rel=1e-6)
+    assert whole.info == expected.info | {"distillation": pytest.approx(distilled), "hint_low": 0.25, "hint_high": 3.0}
+    assert asked == [[row + 7 for row in index.tolist()]]
+
+
+def test_targets_are_the_teachers_codes_of_the_training_crops(people: Path, tmp_path: Path) -> None:
+    from likeness.nets.export import export_onnx
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), nn.Linear(147, 130)).eval()
+    export_onnx(net, tmp_path / "teacher.onnx", example_shape=(2, 3, 112, 112))
+    learner = lesson(people, first_row=50, loss="distillation", teacher=tmp_path / "teacher.onnx")
+    codes = teacher_codes(learner.crops.images, tmp_path / "teacher.onnx")[50:]
+    targets, whole = learner.targets.of(torch.tensor([3, 0, 21]))  # type: ignore[union-attr]
+    np.testing.assert_allclose(whole, codes[[3, 0, 21]], atol=1e-6)
+    directions = np.linalg.svd(codes.astype(np.float64), full_matrices=False)[2][:128].T
+    short = codes @ directions / np.linalg.norm(codes @ directions, axis=1, keepdims=True)
+    assert targets.shape == (3, 128)
+    np.testing.assert_allclose(targets @ targets.T, short[[3, 0, 21]] @ short[[3, 0, 21]].T, atol=1e-4)
+
+
+def test_held_out_figures_by_hand() -> None:
+    """The share of mated pairs more alike than all but 1 % and 0.1 % of the pairs of strangers."""
+
+    class FirstPixel(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.normalize(x[:, :, 0, 0])
+
+    rng = np.random.default_rng(0)
+    subjects = np.arange(300) // 3
+    colours = np.repeat(rng.integers(30, 225, (100, 3)), 3, axis=0) + rng.integers(-30, 30, (300, 3))
+    images = colours.astype(np.uint8)[:, None, None].repeat(4, 1).repeat(4, 2)
+    found = held_out_figures(FirstPixel(), Crops(images, subjects, ()))
+    codes = images[:, 0, 0].astype(np.float64) / 127.5 - 1
+    codes /= np.linalg.norm(codes, axis=1, keepdims=True)
+    kinds: dict[bool, list[float]] = {True: [], False: []}
+    for i in range(300):
+        for j in range(i):
+            kinds[bool(subjects[i] == subjects[j])].append(float(codes[i] @ codes[j]))
+    strangers = sorted(kinds[False], reverse=True)
+    for rate, name in ((0.01, "held_out_tar@0.01"), (0.001, "held_out_tar@0.001")):
+        threshold = strangers[int(rate * len(strangers))]
+        share = np.mean([cosine > threshold for cosine in kinds[True]])
+        assert found[name] == pytest.approx(share, abs=0.01)
+    assert 0.05 < found["held_out_tar@0.001"] + 0.05 < found["held_out_tar@0.01"] < 0.95
 
 
 def test_the_training_crops_are_not_copied(people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
