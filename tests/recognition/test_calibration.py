@@ -450,6 +450,31 @@ def test_a_tail_that_ends_is_taken_for_an_exponential_one():
     assert scale == pytest.approx(1 / 3, rel=0.01)  # the mean excess
 
 
+def test_a_tail_that_is_too_heavy_is_cut():
+    """Beyond 0.9 the mean excess, of which the scale follows, would no longer be known from any data."""
+    shape, scale = module._pareto(np.append(np.full(100_000, 1e-4), 1.0), 0.01)
+    a0 = 0.01 * (100_000 * 1e-4 + 0.5)  # the moments say 0.95
+    assert (shape, scale) == pytest.approx((0.9, 0.1 * a0))
+
+
+def test_a_curve_has_a_point_for_every_tenth_of_an_e_fold():
+    curve = module._fit_curve(1, 1e6, np.exp(3 * (module._EDGES - 4)), np.zeros(len(module._EDGES)))
+    gaps = np.diff(curve.log_rates)
+    assert gaps[:-1].min() >= 0.1 - 1e-9 and gaps.max() <= 0.1 + 3 * (module._EDGES[1] - module._EDGES[0]) + 1e-9
+
+
+def test_twins_are_nearer_than_the_distance_asked_for():
+    """Three people in a row, 0.5 from one to the next; the first and the last are 1.75 apart, and one with both."""
+    codes = np.eye(24)
+    codes[1] = 0.75 * codes[0] + math.sqrt(1 - 0.75**2) * np.eye(24)[23]
+    codes[2] = 2 * 0.75 * codes[1] - codes[0]  # the first one mirrored in the second
+    codes, subjects = codes[:23], np.arange(23)
+    assert np.sum((codes[2] - codes[0]) ** 2) == pytest.approx(1.75)
+    assert len(np.unique(merge_twins(codes, subjects, within=0.49))) == 23
+    merged = merge_twins(codes, subjects, within=0.51)
+    assert len(np.unique(merged)) == 21 and merged[0] == merged[1] == merged[2]
+
+
 def test_is_frozen(fitted):
     with pytest.raises(dataclasses.FrozenInstanceError):
         fitted.fingerprint = "other"
