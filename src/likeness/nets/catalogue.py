@@ -95,7 +95,7 @@ def read(name: str) -> tuple[Entry, bytes]:
     Raises as `path` does, and InvalidOption for weights that have no ONNX file.
     """
     one = entry(name)
-    if one.kind == "perceptual":
+    if suffix(one.kind) != _ONNX:
         raise InvalidOption(f"{name!r} is a net for style, neither encoder nor detector; see `likeness weights list`")
     if one.path is None:
         path(name)

@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from ..errors import InvalidOption
 
-Kind = Literal["encoder", "detector", "reference", "perceptual"]
+Kind = Literal["encoder", "detector", "reference", "perceptual", "adain"]
 
 
 def suffix(kind: Kind) -> str:
     """The ending of the file that is used: ONNX, but safetensors where gradients have to flow through the net."""
-    return ".safetensors" if kind == "perceptual" else ".onnx"
+    return ".safetensors" if kind in ("perceptual", "adain") else ".onnx"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import InvalidOption, UnknownName, WeightsError
 from . import catalogue
+from .entries import Kind
 from .perceptual import Vgg, read_net
 
 
@@ -27,21 +28,34 @@ def open_net(encoder: str | os.PathLike[str], *, on_progress: catalogue.Progress
     on_progress: of the download. Raises UnknownName where there is neither, with the nearest name; WeightsError where
     the weights were altered, are damaged or cannot be fetched; InvalidOption where the name is another kind of net's.
     """
-    if isinstance(encoder, str):
+    path, fingerprint = locate(encoder, kind="perceptual", example="vgg-slim", on_progress=on_progress)
+    return Opened(read_net(path), fingerprint)
+
+
+def locate(
+    net: str | os.PathLike[str], *, kind: Kind, example: str, on_progress: catalogue.Progress | None = None
+) -> tuple[Path, str]:
+    """File and fingerprint of the net of this kind that the catalogue calls `net`, else of the file of this name.
+
+    example: what to name where another kind was named. Raises as `open_net`.
+    """
+    if isinstance(net, str):
         try:
-            one = catalogue.entry(encoder)
+            one = catalogue.entry(net)
         except UnknownName as error:
-            if not os.path.exists(encoder):
-                if os.path.dirname(encoder) or encoder.endswith((".safetensors", ".npz")):
-                    raise WeightsError(f"{encoder}: no such file") from error
+            if not os.path.exists(net):
+                if os.path.dirname(net) or net.endswith((".safetensors", ".npz")):
+                    raise WeightsError(f"{net}: no such file") from error
                 raise UnknownName(f"{error} (and there is no such file)") from error
         else:
-            if one.kind != "perceptual":
+            if one.kind != kind:
                 raise InvalidOption(
-                    f"{encoder!r} is of the kind {one.kind}; style needs a perceptual net, as 'vgg-slim'"
+                    f"{net!r} is of the kind {one.kind}; wanted is one of the kind {kind}, as {example!r}"
                 )
-            return Opened(read_net(catalogue.path(encoder, on_progress=on_progress)), one.fingerprint)
-    net = read_net(encoder)
-    with open(Path(encoder), "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Opened(net, catalogue.fingerprint(sha256, None, None))
+            return catalogue.path(net, on_progress=on_progress), one.fingerprint
+    try:
+        with open(Path(net), "rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{os.fspath(net)}: cannot be read: {error.strerror}") from error
+    return Path(net), catalogue.fingerprint(sha256, None, None)

@@ -1,0 +1,74 @@
+"""Any picture like any other in one pass: what `stylize_fast` does to pictures before and after the net."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage import data as photographs
+
+from likeness.errors import InvalidOption, UnknownName, UnreadableFile, WeightsError
+from likeness.nets.perceptual import Architecture, Vgg
+from likeness.samples.images import read_image, write_image
+from likeness.style.adain import Adain, save, untrained
+from likeness.style.fast import stylize_fast
+from likeness.style.pictures import to_image, to_sample
+
+
+@pytest.fixture(scope="module")
+def net() -> Adain:
+    torch.manual_seed(0)
+    made = untrained(Vgg(Architecture(widths=(4, 5, 6, 7), depths=(1, 1, 1, 1), mean=(0.5,))), widths=(4, 5, 6, 7))
+    for weight in made.parameters():
+        if weight.ndim > 1:  # so that what goes in is still seen in what comes out
+            torch.nn.init.kaiming_normal_(weight)
+    return made.eval()
+
+
+CONTENT, STYLE = photographs.astronaut()[:200, :301], photographs.coffee()
+
+
+def test_sizes_strength_and_blend_reach_the_net(net: Adain) -> None:
+    made = stylize_fast(CONTENT, [STYLE, CONTENT], net=net, size=99, strength=0.4, blend=(3, 1))
+    assert made.image.shape == (66, 99, 3) and made.image.dtype == np.uint8 and made.seconds > 0
+    samples = [to_sample(one, 99) for one in (CONTENT, STYLE, CONTENT)]
+    expected = to_image(net.stylize(samples[0], samples[1:], strength=0.4, blend=(3, 1)))
+    assert np.array_equal(made.image, expected)
+    assert made.to_dict()["settings"]["strength"] == 0.4
+
+
+def test_luminance_keeps_the_colours_and_histogram_recolours_the_style(net: Adain) -> None:
+    content = to_sample(CONTENT, 64)
+    kept = to_sample(stylize_fast(CONTENT, STYLE, net=net, size=64, keep_color="luminance").image)
+    weights = torch.tensor([0.5959, -0.2746, -0.3213]).view(1, 3, 1, 1)
+    inside = ((kept > 0.02) & (kept < 0.98)).all(1)  # where nothing was clipped
+    assert int(inside.sum()) > 100
+    assert float(((kept - content) * weights).sum(1)[inside].abs().max()) < 0.01
+    plain, recoloured = (
+        stylize_fast(CONTENT, STYLE, net=net, size=64, keep_color=how).image for how in ("no", "histogram")
+    )
+    assert not np.array_equal(plain, recoloured)
+
+
+def test_a_net_may_be_a_file(net: Adain, tmp_path: Path) -> None:
+    save(net, tmp_path / "net.safetensors")
+    write_image(tmp_path / "content.png", CONTENT)
+    made = stylize_fast(tmp_path / "content.png", STYLE, net=tmp_path / "net.safetensors", size=64)
+    made.save(tmp_path / "out.png")
+    assert np.array_equal(read_image(tmp_path / "out.png"), made.image)
+    assert len(made.settings["net"]) == 16
+
+
+def test_what_cannot_be_is_refused(net: Adain, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    for content, options, error, message in (
+        (CONTENT, {"keep_color": "yes"}, InvalidOption, "luminance"),
+        (CONTENT, {"size": 0}, InvalidOption, "size"),
+        (CONTENT, {"size": 15}, InvalidOption, "at least 16"),
+        (tmp_path / "text.png", {}, UnreadableFile, "text.png"),
+        (CONTENT, {"net": "adian"}, UnknownName, "no such file"),
+        (CONTENT, {"net": tmp_path / "text.png"}, WeightsError, "text.png"),
+        (CONTENT, {"net": "face"}, InvalidOption, "kind encoder"),
+    ):
+        with pytest.raises(error, match=message):
+            stylize_fast(content, STYLE, **({"net": net} | options))
