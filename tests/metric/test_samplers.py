@@ -42,6 +42,13 @@ def test_an_epoch_shows_each_subject_at_most_once_and_all_but_a_remainder() -> N
     assert epochs[0] != epochs[1]
 
 
+def test_every_step_draws_its_samples_anew() -> None:
+    """Also within an epoch: which of a subject's samples come is not the same for all of its batches."""
+    sampler = SubjectsTimesSamples(np.repeat(np.arange(40), 8), subjects_per_batch=4, samples_per_subject=2)
+    assert sampler.steps_per_epoch == 10
+    assert len({tuple(sampler.batch(step) % 8) for step in range(30)}) == 30
+
+
 def test_all_subjects_come_over_the_epochs() -> None:
     sampler = SubjectsTimesSamples(SUBJECTS, subjects_per_batch=7, samples_per_subject=2)
     seen = {int(s) for step in range(5 * sampler.steps_per_epoch) for s in SUBJECTS[sampler.batch(step)]}
