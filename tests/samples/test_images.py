@@ -3,6 +3,7 @@
 import io
 import os
 import random
+import sys
 import threading
 import warnings
 from pathlib import Path
@@ -367,3 +368,32 @@ def test_threads_do_not_leak_warning_filters(upright: np.ndarray) -> None:
 def test_suffixes_are_lower_case() -> None:
     assert {".jpg", ".jpeg", ".png", ".webp", ".tif"} <= set(SUFFIXES)
     assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in SUFFIXES)
+
+
+HEIC = b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf"
+
+
+def test_heic_without_pillow_heif_says_what_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # an import of it fails
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    with pytest.raises(UnreadableFile, match="HEIC.*pip install pillow-heif"):
+        read_image(HEIC)
+    with pytest.raises(UnreadableFile, match="not a picture.*HEIC with the package pillow-heif"):
+        read_image(b"this is not a picture at all")
+
+
+def test_heic_is_read_where_pillow_heif_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    monkeypatch.setattr(Image, "OPEN", {name: one for name, one in Image.OPEN.items() if name != "HEIF"})
+    picture = Image.new("RGB", (3, 2), (10, 20, 30))
+    asked: list[str] = []
+
+    def register() -> None:
+        asked.append("registered")
+        Image.OPEN["HEIF"] = (lambda stream, name: picture, lambda prefix: prefix[4:12] == b"ftypheic")
+
+    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=register))
+    for _ in range(2):
+        assert read_image(HEIC).tolist() == [[[10, 20, 30]] * 3] * 2
+    assert asked == ["registered"]

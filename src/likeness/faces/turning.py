@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 # 4 % of the photographs of LFW have a face below this score, and nearly all portraits turned by 45 degrees and more.
 SURE = 0.9
-GAIN = 0.05  # a turned look must be better by this much: so it is with turned portraits, and with none of 2,000 LFW photographs
+# A turned look must be better by this much: so it is with turned portraits, and with none of 2,000 LFW photographs.
+GAIN = 0.05
 ANGLES = (45, 90, 135, 180, 225, 270, 315)
 SIDE = 160  # px of one look, some 3 ms
 _AROUND = 2.4  # a look's side, in longer sides of the box

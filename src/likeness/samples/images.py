@@ -1,8 +1,8 @@
 """Pictures in and out: whatever a user brings becomes an (h, w, 3) uint8 RGB array, or one named error with its path.
 
-Decoding is Pillow's work. What is decided here: which formats are opened at all (those that hold pixels; none that
-would start another program, as EPS starts Ghostscript), how many pixels are too many, and what happens to everything
-that is not plain 8-bit RGB.
+Decoding is Pillow's work (and pillow-heif's, where it is installed). What is decided here: which formats are opened at
+all (those that hold pixels; none that would start another program, as EPS starts Ghostscript), how many pixels are too
+many, and what happens to everything that is not plain 8-bit RGB.
 """
 
 from __future__ import annotations
@@ -30,8 +30,12 @@ SUFFIXES = frozenset(
 )
 """Endings (lower case) that count as pictures when a folder is read. A file named by itself may be called anything."""
 
+FORMATS = "JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF and JPEG 2000; HEIC with the package pillow-heif"
+
 _COMMON = ("JPEG", "PNG", "GIF", "BMP", "PPM")  # Pillow knows these without loading its other thirty plugins
 _OTHERS = ("WEBP", "TIFF", "MPO", "AVIF", "HEIF", "JPEG2000", "DIB")
+
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")  # ISO/IEC 23008-12
 
 # EXIF orientation -> how the stored pixels are brought upright (EXIF 2.3, tag 0x0112)
 _UPRIGHT = {
@@ -130,17 +134,31 @@ def _open_picture(stream: IO[bytes]) -> Image.Image:
         return Image.open(stream, formats=_COMMON)
     except Image.UnidentifiedImageError:
         Image.init()
+        _register_heif()
         return Image.open(stream, formats=[name for name in _OTHERS if name in Image.OPEN])
+
+
+def _register_heif() -> None:
+    """HEIC, as telephones write it: Pillow reads it where pillow-heif is installed and has been registered."""
+    if "HEIF" not in Image.OPEN:
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:  # also where its libraries do not load
+            return
+        register_heif_opener()
 
 
 def _what_it_is(stream: IO[bytes]) -> str:
     try:
         stream.seek(0)
-        if not stream.read(1):
+        start = stream.read(12)
+        if not start:
             return "the file is empty"
+        if start[4:8] == b"ftyp" and start[8:] in _HEIF_BRANDS and "HEIF" not in Image.OPEN:
+            return "a HEIC picture, which pillow-heif reads: pip install pillow-heif, or export it as JPEG"
     except (OSError, ValueError):
         pass
-    return "not a picture, or damaged (JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF and JPEG 2000 are read)"
+    return f"not a picture, or damaged (what is read: {FORMATS})"
 
 
 def _decode(picture: Image.Image, name: str, max_pixels: int) -> np.ndarray:
