@@ -17,7 +17,6 @@ import contextlib
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,14 +29,14 @@ from ...errors import (
     ForeignGallery,
     GalleryError,
     InvalidOption,
-    NewerSchema,
     StorageError,
     SubjectNotFound,
     TemplateNotFound,
 )
 from .base import Added, Changes, Deleted, Row, State
 from .failures import LOCKED, named, primary
-from .schema import APPLICATION_ID, COLUMNS, MIGRATIONS, checksum, from_values, intact, to_values
+from .opening import connect, connect_read_only, seen, transaction
+from .schema import COLUMNS, checksum, from_values, intact, to_values
 
 BATCH = 4096
 KEPT_REMOVALS = 100_000  # numbers of removed templates kept for mirrors to catch up; an older mirror reads all again
@@ -49,7 +48,8 @@ class SqliteStore:
 
     Threads may share it; so may forked processes. `timeout`: seconds to wait for other processes before StorageError.
     `create_empty=False`: a file that does not exist is made when the first template is kept, and not before.
-    Raises ForeignGallery (not a gallery), NewerSchema, CorruptGallery, StorageError (cannot be opened, read-only),
+    In a folder that cannot be written the file can still be read; writing then raises StorageError.
+    Raises ForeignGallery (not a gallery), NewerSchema, CorruptGallery, StorageError (cannot be opened),
     InvalidOption (":memory:": SQLite would keep nothing).
     """
 
@@ -63,6 +63,7 @@ class SqliteStore:
         self._create = create_empty
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._seen: object = None  # of a file in a folder that cannot be written: what it was when it was opened
         self._process = 0
         self._inherited: list[sqlite3.Connection] = []
         with self._use() as connection:
@@ -125,7 +126,7 @@ class SqliteStore:
                 raise self._altered(values[0]) from None
 
     def changes(self, revision: int, last_id: int) -> Changes:
-        with self._use() as connection, _transaction(connection, "BEGIN"):  # one snapshot for all reads
+        with self._use() as connection, transaction(connection, "BEGIN"):  # one snapshot for all reads
             state = self._read_state(connection)
             (known_from,) = connection.execute("SELECT forgotten_to FROM state").fetchone()
             everything = revision < known_from or revision > state.revision
@@ -177,7 +178,7 @@ class SqliteStore:
 
     def close(self) -> None:
         with self._lock:
-            connection, self._connection = self._connection, None
+            connection, self._connection, self._seen = self._connection, None, None
             if connection is not None and self._process != os.getpid():
                 self._inherited.append(connection)  # the parent's, as in `_use`
             elif connection is not None:
@@ -190,6 +191,8 @@ class SqliteStore:
     def _use(self) -> Iterator[sqlite3.Connection]:
         """The connection, for one thread at a time; opened again after a fork."""
         with self._lock, self._named_errors():
+            if self._seen is not None and self._seen != seen(self.path):  # somebody else can write, and did
+                self.close()
             if self._connection is None or self._process != os.getpid():
                 if self._connection is not None:
                     # The parent's: SQLite forbids to use it here, and even to close it. Keep it from the collector.
@@ -199,7 +202,7 @@ class SqliteStore:
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._use() as connection, _transaction(connection, "BEGIN IMMEDIATE"):
+        with self._use() as connection, transaction(connection, "BEGIN IMMEDIATE"):
             yield connection
 
     @contextmanager
@@ -215,68 +218,16 @@ class SqliteStore:
         if not self._create and not self.path.exists():
             if not self.path.parent.is_dir():
                 raise StorageError(f"{self.path} cannot be made: there is no folder {self.path.parent}")
-            return self._connect(_MEMORY)  # an empty gallery, until something is to be kept
+            return connect(self.path, place=_MEMORY, timeout=self.timeout)  # empty, until something is to be kept
         with contextlib.suppress(OSError):  # what is wrong with the path, SQLite says itself
             if 0 < self.path.stat().st_size < 512:  # less than any page; SQLite would take it for empty
                 raise ForeignGallery(f"{self.path} is not a gallery, or was cut off")
+        if self.path.exists() and not os.access(self.path.parent, os.W_OK):
+            self._seen = seen(self.path)
+            return connect_read_only(self.path, timeout=self.timeout)
         with contextlib.suppress(OSError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL, 0o600))
-        return self._connect(self.path)
-
-    def _connect(self, place: Path | str) -> sqlite3.Connection:
-        connection = sqlite3.connect(place, timeout=self.timeout, isolation_level=None, check_same_thread=False)
-        try:
-            self._recognise(connection)
-            for pragma in ("secure_delete = ON", "foreign_keys = ON", "synchronous = FULL", "temp_store = MEMORY"):
-                connection.execute(f"PRAGMA {pragma}")
-            self._migrate(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _recognise(self, connection: sqlite3.Connection) -> None:
-        """Refuse files that are not ours, before a byte of them is changed."""
-        application, version, tables = self._identity(connection)
-        if application != APPLICATION_ID and (application or version or tables):
-            raise ForeignGallery(f"{self.path} is an SQLite database, but not a gallery of likeness")
-        if version > len(MIGRATIONS):
-            raise NewerSchema(
-                f"{self.path} has schema {version}, this likeness knows up to {len(MIGRATIONS)}: upgrade likeness"
-            )
-
-    def _identity(self, connection: sqlite3.Connection) -> tuple[int, int, int]:
-        """Application, schema version, number of tables: of one moment, though another process may just be making the
-        file (read one by one, half of a new gallery would look like somebody else's database)."""
-        moment = contextlib.nullcontext() if connection.in_transaction else _transaction(connection, "BEGIN")
-        with moment:
-            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            (application,) = connection.execute("PRAGMA application_id").fetchone()
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-        return application, version, tables
-
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        """Bring the schema up to date in one transaction; several processes may try at once."""
-        patience = time.monotonic() + self.timeout
-        while True:
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                break
-            except sqlite3.OperationalError as error:  # SQLite does not wait by itself where the mode is to change
-                if primary(error) not in LOCKED or time.monotonic() > patience:
-                    raise
-                time.sleep(0.01)
-        application, version, _ = self._identity(connection)
-        if application == APPLICATION_ID and version == len(MIGRATIONS):
-            return
-        with _transaction(connection, "BEGIN IMMEDIATE"):
-            self._recognise(connection)
-            _, version, _ = self._identity(connection)
-            for steps in MIGRATIONS[version:]:
-                for step in steps:
-                    step(connection) if callable(step) else connection.execute(step)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        return connect(self.path, timeout=self.timeout)
 
     def _read_state(self, connection: sqlite3.Connection) -> State:
         columns = "revision, templates, pending, coalesce(code_length, 0), fingerprint"
@@ -376,15 +327,3 @@ class SqliteStore:
                 f"{self.path} is damaged: {len(ids)} templates found of {state.templates}. Restore it from an export."
             )
         return np.array(ids, dtype=np.int64), subjects, np.concatenate(blocks)
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
-    connection.execute(begin)
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
