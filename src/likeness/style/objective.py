@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..errors import InvalidOption, UnknownName
 from ..nets.activations import activations
@@ -54,8 +55,24 @@ CONVENTIONS: Mapping[str, Convention] = {
 def gram(a: Tensor, mask: Tensor | None = None) -> Tensor:
     """`G_kk' = sum over positions of a_k a_k'` (Gatys 2016, eq. 3): (1, c, *spatial) -> (c, c). With `mask`
     (*spatial), positions count by its value."""
-    a = a.flatten(2)[0]  # [c, positions]
-    return a @ a.T if mask is None else (a * mask.flatten()) @ a.T
+    return _Gram.apply(a.flatten(2)[0], None if mask is None else mask.flatten())
+
+
+class _Gram(torch.autograd.Function):
+    """`G = a diag(m) a'` of a (c, positions): its gradient `(D + D') a diag(m)` is one product over positions, where
+    differentiating by a and by a' apart takes two."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, mask: Tensor | None) -> Tensor:
+        ctx.save_for_backward(a, mask)
+        return (a if mask is None else a * mask) @ a.T
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        a, mask = ctx.saved_tensors
+        gradient = (slope + slope.T) @ a
+        return gradient if mask is None else gradient * mask, None
 
 
 def moments(a: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -1,0 +1,188 @@
+"""How fast is painting, and what does an evaluation of the cost itself cost?
+
+    python benchmarks/style.py [command] [fast] [evaluation] [--data FOLDER] [--out out/style] [--strict]
+
+command     `likeness stylize` as a user types it, default settings, 512 x 384 pixels: seconds, and seconds to the
+            first preview
+fast        `stylize_fast` at 512 x 384 in a process that has done it before: median
+evaluation  J and its gradient at 512 x 384 against forward and backward of the same layers and nothing else, in turns
+            in one process; the net's work in GFLOP/s beside that of the fastest plain convolution found here
+
+Pictures: style/content and style/paintings_pd of FOLDER (default: $LIKENESS_DATA). Each part writes OUT/PART.json; the
+load of the machine is written beside every figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from targets import Target, add_strict, report, said, status
+
+from likeness.nets.engine import cpu_quota
+
+SIZE = 512, 384
+
+
+def pictures(data: Path) -> tuple[Path, Path]:
+    """A photograph in landscape and a painting."""
+    return data / "style/content/tubingen.jpg", data / "style/paintings_pd/vangogh_starry_night_1889.jpg"
+
+
+def cropped(source: Path, target: Path) -> Path:
+    """The middle of a picture at 512 x 384 pixels, as PNG."""
+    from PIL import Image, ImageOps
+
+    with Image.open(source) as image:
+        ImageOps.fit(image.convert("RGB"), SIZE).save(target)
+    return target
+
+
+def measure_command(data: Path) -> dict[str, Any]:
+    content, style = pictures(data)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        photo, previews = cropped(content, folder / "photo.png"), folder / "previews"
+        words = ["stylize", str(photo), str(style), "-o", str(folder / "out.png"), "--preview", str(previews), "--json"]
+        began, first = time.monotonic(), None
+        run = subprocess.Popen(
+            [sys.executable, "-m", "likeness", *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        while run.poll() is None:
+            if first is None and previews.is_dir() and any(previews.iterdir()):
+                first = time.monotonic() - began
+            time.sleep(0.02)
+        seconds = time.monotonic() - began
+        assert run.stdout is not None
+        result = json.loads(run.stdout.read())
+    return {"seconds": seconds, "first_preview_s": first, "evaluations": result["steps"], "J": result["parts"]["J"]}
+
+
+def measure_fast(data: Path) -> dict[str, Any]:
+    from likeness.style.fast import stylize_fast
+
+    content, style = pictures(data)
+    times = []
+    with tempfile.TemporaryDirectory() as name:
+        photo = cropped(content, Path(name) / "photo.png")
+        for _ in range(12):
+            began = time.perf_counter()
+            stylize_fast(photo, style)
+            times.append(time.perf_counter() - began)
+    return {"p50_s": statistics.median(times[2:]), "fastest_s": min(times)}
+
+
+def measure_evaluation(data: Path) -> dict[str, Any]:
+    """Medians over turns: the objective, and the same layers with a sum as cost, each forward and backward."""
+    import torch
+
+    from likeness.nets.activations import activations
+    from likeness.samples.images import read_image
+    from likeness.style.objective import Style, objective
+    from likeness.style.pictures import open_encoder, to_sample
+    from likeness.style.tiling import value_and_gradient
+
+    torch.set_num_threads(max(1, int(cpu_quota())))
+    content, style = (to_sample(read_image(one), exact=SIZE[::-1]) for one in pictures(data))
+    net = open_encoder("vgg-slim")
+    J = objective(net, content, [Style(style)])
+
+    def bare() -> None:
+        x = content.clone().requires_grad_(True)
+        total = torch.stack([a.sum() for a in activations(net, x, J.layers).values()]).sum()
+        torch.autograd.grad(total, x)
+
+    def whole() -> None:
+        value_and_gradient(J, content)
+
+    channels, side = 64, 128
+    x = torch.randn(1, channels, side, side)
+    kernel = torch.randn(channels, channels, 3, 3)
+
+    def plain() -> None:
+        torch.nn.functional.conv2d(x, kernel, padding=1)
+
+    seconds = in_turns([bare, whole, plain], 16)
+    flops = 2 * 2 * multiply_adds(net, content)  # forward, and as much again back to the sample; weights stay
+    return {
+        "bare_s": seconds[0],
+        "whole_s": seconds[1],
+        "ratio": seconds[1] / seconds[0],
+        "gflops": flops / seconds[1] / 1e9,
+        "peak_gflops": 2 * 9 * channels**2 * side**2 / seconds[2] / 1e9,
+    }
+
+
+def in_turns(parts: list[Callable[[], None]], turns: int) -> list[float]:
+    """The fastest of `turns` runs of each, one after the other in turns: what the machine can when nobody disturbs."""
+    times: list[list[float]] = [[] for _ in parts]
+    for _ in range(turns):
+        for part, own in zip(parts, times, strict=True):
+            began = time.perf_counter()
+            part()
+            own.append(time.perf_counter() - began)
+    return [min(own[1:]) for own in times]
+
+
+def multiply_adds(net: Any, x: Any) -> int:
+    """Of the convolutions of one forward pass."""
+    from likeness.nets.activations import layer_shapes
+
+    shapes = layer_shapes(net, x)
+    return sum(
+        math.prod(shapes[name][2:]) * module.weight.numel()
+        for name, module in net.named_children()
+        if name.startswith("conv")
+    )
+
+
+PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "command": measure_command,
+    "fast": measure_fast,
+    "evaluation": measure_evaluation,
+}
+
+TARGETS = {
+    "command": (Target("seconds", 30, "s"), Target("first_preview_s", 3, "s")),
+    "fast": (Target("p50_s", 1, "s"),),
+    "evaluation": (Target("ratio", 1.05),),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
+    data = Path(os.environ.get("LIKENESS_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    parser.add_argument("--data", type=Path, default=data)
+    parser.add_argument("--out", type=Path, default=Path("out/style"))
+    add_strict(parser)
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    all_met = True
+    for name in options.parts or PARTS:
+        load = os.getloadavg()[0]
+        figures = PARTS[name](options.data)
+        verdict = report(TARGETS[name], figures)
+        all_met = all_met and all(one["met"] for one in verdict)
+        machine = {"cores": cpu_quota(), "load": load}
+        text = json.dumps({"figures": figures, "targets": verdict, "machine": machine}, indent=1)
+        (options.out / f"{name}.json").write_text(text + "\n")
+        shown = ", ".join(f"{key} {value:.4g}" for key, value in figures.items() if isinstance(value, (int, float)))
+        print(f"{name}: {shown} | {said(TARGETS[name], figures)} | {machine['cores']:.3g} cores, load {load:.1f}")
+    return status(all_met, strict=options.strict)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
