@@ -68,6 +68,7 @@ def test_long_work_draws_a_bar_on_stderr(monkeypatch: pytest.MonkeyPatch, capsys
         return real(**{**options, "delay": 0, "mininterval": 0, "ncols": 100, "dynamic_ncols": False})
 
     monkeypatch.setattr(tqdm, "tqdm", at_once)
+    monkeypatch.setattr(common.sys.stderr, "isatty", lambda: True, raising=False)
     with common.progress_bar("work") as on_progress:
         on_progress(1, 4, {"loss": 0.5})
         on_progress(4, 4, {"loss": 0.25})
@@ -75,6 +76,30 @@ def test_long_work_draws_a_bar_on_stderr(monkeypatch: pytest.MonkeyPatch, capsys
     captured = capsys.readouterr()
     assert made[0]["delay"] == 2 and captured.out == ""
     assert "work" in captured.err and "loss=0.25" in captured.err
+
+
+def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(common.time, "monotonic", lambda: clock[0])
+    with common.progress_bar("work") as on_progress:
+        for done in range(1, 25):
+            clock[0] += 1
+            on_progress(done, 25, {"loss": 0.123456})
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == ["work: 10 of 25, loss 0.1235", "work: 20 of 25, loss 0.1235"]
+
+
+def test_fields_are_readable(capsys: pytest.CaptureFixture[str]) -> None:
+    common.print_fields(
+        {"code_length": 128, "shipped": True, "url": None, "of": {"input_order": "rgb", "mean": 127.5}, "mirrors": []}
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        "code length  128",
+        "shipped      yes",
+        "of           input order rgb, mean 127.5",
+    ]
+    assert common.size_of(3_969_352) == "4.0 MB (3,969,352 bytes)"
 
 
 def test_complaints_name_the_file_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,10 @@
 """`likeness gallery`, `identify`, `encode` on a real gallery, with an encoder whose answers are easy to foresee."""
 
+import contextlib
 import csv
 import io
 import os
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from likeness.cli import common
 from likeness.errors import UnknownName, UnreadableFile
 from likeness.recognition import encoder as encoder_module
 from likeness.recognition.calibration import Calibration
@@ -135,13 +138,10 @@ def test_a_failed_beginning_leaves_no_gallery(cli: Cli, people: Path, tmp_path: 
         assert not list(tmp_path.glob("new.db*")), words
 
 
-def test_enrolling_shows_a_bar(cli: Cli, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tqdm
-
-    real = tqdm.tqdm
-    monkeypatch.setattr(tqdm, "tqdm", lambda **options: real(**{**options, "delay": 0, "mininterval": 0}))
+def test_enrolling_shows_progress(cli: Cli, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common, "LINE_EVERY", 0.0)
     for words in (("Ada", people / "Ada"), ("--folder", people)):
-        assert "enroll" in cli("gallery", "enroll", tmp_path / "a.db", *words).err
+        assert "enroll: 2 of " in cli("gallery", "enroll", tmp_path / "a.db", *words).err
 
 
 def test_enroll_a_folder(cli: Cli, people: Path, tmp_path: Path) -> None:
@@ -184,11 +184,43 @@ def test_identify_strangers_and_broken_files(cli: Cli, db: Path, tmp_path: Path)
     Image.new("RGB", (40, 40), (200, 200, 30)).save(tmp_path / "stranger.png")
     result = cli("identify", db, tmp_path / "stranger.png", tmp_path / "broken.jpg")
     lines = result.out.splitlines()
-    assert result.status == 2 and "broken.jpg" in result.err and lines[2].split()[-1] == "unreadable"
-    assert "no match" in lines[1] and "then " in lines[1]
+    assert result.status == 2 and "broken.jpg" in result.err and lines[2].endswith("cannot decide  (unreadable file)")
+    assert "no match (nearest: Ada) 1." in " ".join(lines[1].split()) and "then " in lines[1]
     printed = cli("identify", db, tmp_path / "broken.jpg", "--json").json
     assert printed[0]["faces"] == [] and "damaged" in printed[0]["error"]
     assert cli("identify", db, tmp_path / "stranger.png", "--max-fpir", "2").status == 2
+
+
+def test_a_missing_file_does_not_stop_the_others(cli: Cli, db: Path, people: Path, tmp_path: Path) -> None:
+    ada, absent, out = people / "Ada" / "0.png", tmp_path / "absent.png", tmp_path / "codes.npz"
+    result = cli("identify", db, absent, ada)
+    assert result.status == 2 and "absent.png: no such file" in result.err
+    assert result.out.splitlines()[1].endswith("cannot decide  (unreadable file)") and " match " in result.out
+    rows = list(csv.DictReader(io.StringIO(cli("identify", db, absent, ada, "--csv").out)))
+    assert (rows[0]["file"], rows[0]["decision"]) == (str(absent), "cannot decide")
+    assert rows[0]["reasons"] == "unreadable file" and rows[1]["subject"] == "Ada"
+    assert cli("encode", absent, ada, "-o", out, "--json").json["codes"] == 1
+    enrolled = cli("gallery", "enroll", db, "Zoe", absent, tmp_path / "black.png", people / "Joan" / "0.png", "--json")
+    assert enrolled.status == 0 and len(enrolled.json["accepted"]) == 1 and len(enrolled.json["rejected"]) == 2
+
+
+def test_identify_names_ties(cli: Cli, db: Path, people: Path) -> None:
+    photo = people / "Ada" / "0.png"
+    assert cli("gallery", "enroll", db, "Abe", photo).status == 0
+    assert "Abe" in cli("identify", db, photo).out and "as near as Ada" in cli("identify", db, photo).out
+
+
+def test_check(cli: Cli, db: Path) -> None:
+    assert cli("gallery", "check", db).out == f"{db} is sound: 6 templates of 3 people\n"
+    found = cli("gallery", "check", db, "--json")
+    assert found.status == 0 and found.json["sound"] is True and found.json["fingerprint"] == PRINT
+    with contextlib.closing(sqlite3.connect(db)) as connection, connection:
+        connection.execute("UPDATE templates SET origin = 'elsewhere' WHERE id = 4")
+    result = cli("gallery", "check", db)
+    assert result.status == 2 and "template 4 was altered" in result.err
+    found = cli("gallery", "check", db, "--json")
+    assert found.status == 2 and found.json["sound"] is False and "template 4" in found.json["error"]
+    assert cli("gallery", "check", db.parent / "absent.db").status == 2
 
 
 def test_identify_says_what_is_extrapolated(cli: Cli, db: Path, people: Path) -> None:
@@ -221,7 +253,9 @@ def test_list_show_stats(cli: Cli, db: Path, people: Path) -> None:
     assert str(people / "Ada" / "1.png") in cli("gallery", "show", db, "Ada").out
     stats = cli("gallery", "stats", db, "--json").json
     assert (stats["subjects"], stats["templates"], stats["fingerprint"]) == (3, 6, PRINT)
-    assert PRINT in cli("gallery", "stats", db).out
+    text = cli("gallery", "stats", db).out
+    assert PRINT in text and "people       3\n" in text and "identify     matches up to distance" in text
+    assert "{" not in text and "None" not in text
     result = cli("gallery", "show", db, "Zoe")
     assert result.status == 2 and "Zoe" in result.err
 

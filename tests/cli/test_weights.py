@@ -46,7 +46,8 @@ def test_from_training_to_a_name(cli: Cli, exported: Path, tmp_path: Path, home:
     assert listed["mine"]["kind"] == "encoder" and listed["mine"]["shipped"] is False
     shown = cli("weights", "show", "mine", "--json").json
     assert shown["fingerprint"] == listed["mine"]["fingerprint"] and shown["licence"] == "CC0"
-    assert "fingerprint" in cli("weights", "show", "mine").out
+    text = cli("weights", "show", "mine").out
+    assert "fingerprint" in text and "input order rgb" in text and "{" not in text and "None" not in text
     assert cli("weights", "path", "mine").out.strip() == str(home / "mine.onnx")
     assert cli("weights", "path", "mine", "--json").json == {"name": "mine", "path": str(home / "mine.onnx")}
     text = cli("weights", "list").out.splitlines()
@@ -59,7 +60,7 @@ def test_from_training_to_a_name(cli: Cli, exported: Path, tmp_path: Path, home:
 
 def test_options_of_add_make_the_fingerprint(cli: Cli, exported: Path, tmp_path: Path) -> None:
     onnx = tmp_path / "enc.onnx"
-    assert "max_difference" in cli("weights", "export", exported / "enc.safetensors", "-o", onnx).out
+    assert "max difference" in cli("weights", "export", exported / "enc.safetensors", "-o", onnx).out
     prints = set()
     for number, options in enumerate(([], ["--input-order", "bgr"], ["--mean", "0", "--scale", "255"], ["--mirror"])):
         prints.add(cli("weights", "add", onnx, "--name", f"e{number}", *options, "--json").json["fingerprint"])
@@ -104,7 +105,10 @@ def test_calibrate(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(calibrating, "calibrate_encoder", calibrate)
     assert cli("weights", "calibrate", "mine", "people", "--json").json["fingerprint"] == "0123456789abcdef"
-    assert "0123456789abcdef" in cli("weights", "calibrate", "mine", "people").out
+    lines = cli("weights", "calibrate", "mine", "people").out.splitlines()
+    assert lines[0].startswith("calibrated mine (0123456789abcdef) on 80 photographs of 40 people")
+    assert [line.split()[0] for line in lines[1:]] == ["FMR", "0.01", "0.001", "0.0001", "1e-05"]
+    assert float(lines[2].split()[1]) == pytest.approx(fitted.threshold(0.01), abs=1e-4)
 
 
 def test_downloads_are_listed_not_fetched(cli: Cli) -> None:

@@ -144,6 +144,32 @@ def test_no_photographs_are_refused(gallery):
         gallery.enroll("Ada", [])
 
 
+def test_identify_says_who_else_is_exactly_as_near(gallery):
+    """One photograph under two names: of the two, the order of names decides, which nobody should have to guess."""
+    gallery.enroll("Bob", "ada/1")
+    assert gallery.identify("ada/1")[0].reasons == ()
+    gallery.enroll("Ada", "ada/1")
+    for top in (1, 5):
+        (face,) = gallery.identify("ada/1", top=top)
+        assert (face.decision, face.subject, face.reasons) == ("match", "Ada", ("as near as Bob",))
+        assert len(face.candidates) == min(top, 2)
+    (stranger,) = gallery.identify("eve/1")
+    assert stranger.decision == "no match" and stranger.reasons == ("as near as Bob",)
+    gallery.enroll("Ada", "ada/2")
+    assert gallery.identify("ada/2")[0].reasons == ()
+
+
+def test_another_encoder_is_called_by_its_name_where_it_has_one(gallery):
+    from likeness.nets import catalogue
+
+    known = FakeEncoder(catalogue.entry("face").fingerprint)
+    gallery.enroll("Ada", "ada/1")
+    with pytest.raises(FingerprintMismatch, match=rf"not in the catalogue \({gallery.encoder.fingerprint}\)"):
+        Gallery(gallery.path, encoder=known).identify("ada/1")
+    with pytest.raises(FingerprintMismatch, match="not in the catalogue.*encoder 'face'"):
+        gallery.add("Bob", known.encode("bob/1").templates)
+
+
 def test_identify_finds_people_and_refuses_strangers(peopled):
     answers = peopled.identify("ada/9+zoe/1+bob/8")
     assert [answer.decision for answer in answers] == ["match", "no match", "match"]

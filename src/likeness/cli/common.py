@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from ..errors import InvalidOption
 
 OnProgress = Callable[[int, int, dict[str, Any]], None]
 
+LINE_EVERY = 10.0  # seconds between two lines about progress in a log
 JSON_HELP = "print JSON instead of text"
 
 
@@ -58,11 +60,17 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def print_fields(record: dict[str, Any]) -> None:
-    """One line per field; what would fill the screen (a calibration's curves) is for --json."""
-    width = max(map(len, record))
-    for field, value in record.items():
-        if value is not None and not (isinstance(value, (list, dict)) and len(str(value)) > 400):
-            print(f"{field.ljust(width)}  {f'{value:.6g}' if isinstance(value, float) else value}")
+    """One line per field; what has no value is left out, and what would fill the screen is for --json."""
+    rows = [(name.replace("_", " "), text) for name, value in record.items() if (text := _field(value)) is not None]
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, text in rows:
+        print(f"{name.ljust(width)}  {text}")
+
+
+def size_of(count: int) -> str:
+    """`3.8 MB (3,969,352 bytes)`."""
+    large = f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+    return f"{large} ({count:,} bytes)"
 
 
 def print_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -73,7 +81,13 @@ def print_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[OnProgress]:
-    """An `on_progress` that draws a bar on stderr, from the third second on; numbers in `info` stand behind it."""
+    """An `on_progress` that draws a bar on stderr, from the third second on; numbers in `info` stand behind it.
+
+    Where stderr is no terminal but a log, it gets a whole line every ten seconds instead.
+    """
+    if not sys.stderr.isatty():
+        yield _lines(label)
+        return
     from tqdm import tqdm
 
     def start(total: int) -> Any:
@@ -96,6 +110,19 @@ def progress_bar(label: str) -> Iterator[OnProgress]:
         bar.close()
 
 
+def _lines(label: str) -> OnProgress:
+    due = time.monotonic() + LINE_EVERY
+
+    def on_progress(done: int, total: int, info: dict[str, Any]) -> None:
+        nonlocal due
+        if (now := time.monotonic()) >= due:
+            due = now + LINE_EVERY
+            more = "".join(f", {name} {_short(value)}" for name, value in info.items())
+            print(f"{label}: {done} of {total}{more}", file=sys.stderr, flush=True)
+
+    return on_progress
+
+
 def refuse_overwriting(targets: Iterable[str | os.PathLike[str]], inputs: Iterable[str | os.PathLike[str]]) -> None:
     """InvalidOption where writing one of `targets` would replace one of the files that are read."""
     from ..samples.files import overwritten
@@ -112,6 +139,20 @@ def complain(path: object, message: str) -> None:
 
 def number(value: float | None, digits: int = 4) -> str | None:
     return None if value is None else f"{value:.{digits}f}"
+
+
+def _field(value: Any) -> str | None:
+    if value is None or (isinstance(value, (list, dict, str)) and not value):
+        return None
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_', ' ')} {_field(one)}" for name, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(str(_field(one)) for one in value) if len(str(value)) <= 400 else None
+    return str(value)
 
 
 def _short(value: Any) -> Any:

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     from ..samples.folders import list_images
     from ..samples.images import read_image, write_image
 
-    photos = list_images(options.photos)
+    photos = list_images(options.photos, must_exist=False)
     several = len(photos) > 1
     if options.draw and several and Path(options.draw).suffix:
         raise InvalidOption(f"--draw {options.draw}: {len(photos)} photographs need a folder, not one file")

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     from ..samples.files import atomic_write
     from ..samples.folders import list_images
 
-    photos = list_images(options.photos)
+    photos = list_images(options.photos, must_exist=False)
     refuse_overwriting([options.output], photos)
     encoder = FaceEncoder.load(options.encoder)
     rows: list[tuple[str, Any]] = []

@@ -1,4 +1,4 @@
-"""`likeness gallery enroll|verify|list|show|remove|forget|stats|export|import DB ...`."""
+"""`likeness gallery enroll|verify|list|show|remove|forget|stats|check|export|import DB ...`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import GalleryError, InvalidOption
-from .common import complain, encoder_option, json_option, option, print_fields, print_json, print_table, progress_bar
+from ..errors import CorruptGallery, GalleryError, InvalidOption
+from ..recognition.naming import encoder_called
+from .common import (
+    complain,
+    encoder_option,
+    json_option,
+    option,
+    print_fields,
+    print_json,
+    print_table,
+    progress_bar,
+    size_of,
+)
 from .verify import EXIT, print_decision
 
 if TYPE_CHECKING:
@@ -48,6 +59,8 @@ def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None
     forget = add("forget", run_forget, "delete a person so that no byte is left in the file")
     forget.add_argument("name", metavar="NAME")
     add("stats", run_stats, "how many people and templates, made by which encoder")
+    check = add("check", run_check, "look at every byte: is anything damaged?")
+    check.epilog = "Exit code: 0 sound, 2 damaged or an error."
     export = add("export", run_export, "write every template to one file, which import reads")
     export.add_argument("file", metavar="FILE")
     import_ = add("import", run_import, "add the templates of an exported file; makes DB if need be")
@@ -74,7 +87,8 @@ def run_enroll(options: argparse.Namespace) -> int:
         if options.folder:
             enrolments = list(gallery.enroll_folder(options.folder, on_progress=on_progress))
         else:
-            enrolments = [gallery.enroll(options.name, list_images(options.photos), on_progress=on_progress)]
+            photos = list_images(options.photos, must_exist=False)
+            enrolments = [gallery.enroll(options.name, photos, on_progress=on_progress)]
     plain = [enrolment.to_dict() for enrolment in enrolments]
     if options.json:
         print_json(plain if options.folder else plain[0])
@@ -145,7 +159,45 @@ def _print_receipt(done: str, receipt: dict[str, Any], db: str) -> None:
 def run_stats(options: argparse.Namespace) -> int:
     with opened(options) as gallery:
         stats = gallery.stats().to_dict()
-    print_json(stats) if options.json else print_fields(stats)
+    if options.json:
+        print_json(stats)
+        return 0
+    fields = {
+        "people": stats["subjects"],
+        "templates": stats["templates"],
+        "made with": encoder_called(stats["fingerprint"]) if stats["fingerprint"] else "no encoder yet",
+        "code length": stats["code_length"],
+        "file": stats["path"],
+        "size": f"{size_of(stats['bytes'])}, schema {stats['schema']}, revision {stats['revision']}",
+        "deleted bytes": "some may still be in the file" if stats["wipe_pending"] else None,
+        "verify": "no thresholds: the encoder is not calibrated, or not the gallery's",
+    }
+    if stats["threshold_verify"] is not None:
+        fields["verify"] = f"matches up to distance {stats['threshold_verify']:.4f} (max_fmr 0.001, one template)"
+    if stats["threshold_identify"] is not None:
+        strangers = f"{100 * stats['fpir_unadjusted']:.2g} of 100 strangers"
+        fields["identify"] = f"matches up to distance {stats['threshold_identify']:.4f} (max_fpir 0.01, all templates)"
+        fields["unadjusted"] = f"at verify's threshold {strangers} would be taken for somebody"
+    print_fields(fields)
+    return 0
+
+
+def run_check(options: argparse.Namespace) -> int:
+    """SQLite's own check, every template's checksum, code and fingerprint, and their number."""
+    try:
+        with opened(options) as gallery:
+            gallery.check()
+            stats = gallery.stats()
+    except CorruptGallery as error:
+        if not options.json:
+            raise
+        print_json({"file": options.db, "sound": False, "error": str(error)})
+        return 2
+    found = {"file": options.db, "sound": True, "subjects": stats.subjects, "templates": stats.templates}
+    if options.json:
+        print_json({**found, "fingerprint": stats.fingerprint, "error": None})
+    else:
+        print(f"{options.db} is sound: {stats.templates} templates of {stats.subjects} people")
     return 0
 
 

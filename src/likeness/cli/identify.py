@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import UnreadableFile
+from ..recognition.decision import CANNOT_DECIDE, UNREADABLE
 from .common import (
     complain,
     encoder_option,
@@ -38,7 +39,7 @@ def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None
 def run(options: argparse.Namespace) -> int:
     from ..samples.folders import list_images
 
-    photos = list_images(options.photos)
+    photos = list_images(options.photos, must_exist=False)
     found: list[dict[str, Any]] = []
     failed = 0
     with opened(options) as gallery, progress_bar("identify") as on_progress:
@@ -62,9 +63,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print_csv(found: list[dict[str, Any]]) -> None:
-    """One row per candidate; a face without candidates has one row, so that no face is lost."""
+    """One row per candidate; a face without candidates has one row, and so has a file that cannot be read."""
     rows: list[tuple[Any, ...]] = []
     for entry in found:
+        if "error" in entry:
+            rows.append((entry["file"], None, CANNOT_DECIDE, *[None] * 7, UNREADABLE))
         for index, face in enumerate(entry["faces"]):
             start = (entry["file"], index, face["decision"], face["subject"], face["threshold"], face["searched"])
             for rank, candidate in enumerate(face["candidates"] or [{}], 1):
@@ -89,13 +92,14 @@ def _print_csv(found: list[dict[str, Any]]) -> None:
 def _print(found: list[dict[str, Any]]) -> None:
     rows: list[tuple[Any, ...]] = []
     for entry in found:
-        if not entry["faces"]:
-            rows.append((entry["file"], "unreadable" if "error" in entry else "no face", None, None, None, None))
+        if "error" in entry:
+            rows.append((entry["file"], CANNOT_DECIDE, f"({UNREADABLE})", None, None, None))
         for face in entry["faces"]:
-            best = face["candidates"][0] if face["candidates"] else {}
-            others = ", ".join(f"{c['subject']} {c['distance']:.2f}" for c in face["candidates"][1:])
-            note = "; ".join(face["reasons"]) or (f"then {others}" if others else "")
-            note = f"(extrapolated)  {note}".rstrip() if face["extrapolated"] else note
+            best, *others = face["candidates"] or [{}]
+            subject = face["subject"] or (f"(nearest: {best['subject']})" if best else None)
+            then = ", ".join(f"{c['subject']} {c['distance']:.2f}" for c in others)
+            notes = ["(extrapolated)" if face["extrapolated"] else "", "; ".join(face["reasons"])]
+            notes.append(f"then {then}" if then else "")
             distance, threshold = number(best.get("distance")), number(face["threshold"])
-            rows.append((entry["file"], face["decision"], face["subject"], distance, threshold, note))
+            rows.append((entry["file"], face["decision"], subject, distance, threshold, "  ".join(filter(None, notes))))
     print_table(("file", "decision", "subject", "distance", "threshold", ""), rows)

@@ -21,6 +21,7 @@ NO_CALIBRATION = "no calibration"
 UNKNOWN_SUBJECT = "unknown subject"
 EMPTY_GALLERY = "empty gallery"
 UNREADABLE = "unreadable file"
+TIE = "as near as"  # and a name: two people at the same distance, of whom the order of names decided
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,9 @@ class Identification:
     """The outcome of a 1:N search with one probe (one face of a photograph).
 
     `subject` is the person recognised, None unless `decision` is "match". `candidates`: the nearest subjects, nearest
-    first, whatever the decision. `searched`: the number of templates compared, which the threshold follows. `region`:
-    where in the sample the probe was found. `extrapolated`: as in Decision.
+    first, whatever the decision. `reasons`: why nothing could be decided, or who else is exactly as near. `searched`:
+    the number of templates compared, which the threshold follows. `region`: where in the sample the probe was found.
+    `extrapolated`: as in Decision.
     """
 
     decision: Verdict

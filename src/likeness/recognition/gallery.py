@@ -26,6 +26,7 @@ from .decision import (
     MATCH,
     NO_CALIBRATION,
     NO_MATCH,
+    TIE,
     UNKNOWN_SUBJECT,
     Decision,
     Identification,
@@ -34,6 +35,7 @@ from .decision import (
     undecided,
 )
 from .exchange import read_rows, write_rows
+from .naming import encoder_called
 from .records import Enrolment, GalleryStats, Imported, Receipt, SubjectRecord, SubjectSummary, TemplateRecord
 from .stores.base import Deleted, Row, State, Store, subject_name
 from .stores.mirror import Mirror
@@ -182,7 +184,8 @@ class Gallery:
         A face that is not good enough has a "cannot decide", too, with the reasons and its region.
 
         At most `max_fpir` of the strangers are taken for somebody: the threshold follows the number of templates
-        searched. `top`: how many candidates to list. Raises UnreadableFile, InvalidOption.
+        searched. `top`: how many candidates to list. Where two people are exactly as near, the reasons say so.
+        Raises UnreadableFile, InvalidOption.
         """
         max_fpir = rate("max_fpir", max_fpir)
         if not isinstance(top, int) or top < 1:
@@ -192,7 +195,8 @@ class Gallery:
         with self._lock:
             state = self._mirror.catch_up(self._store)
             self._bound(state, encoder)
-            searches = [(template, self._mirror.search(template.code, top)) for template in encoding.templates]
+            # The second is looked at even where one is asked for: is it as near?
+            searches = [(template, self._mirror.search(template.code, max(top, 2))) for template in encoding.templates]
 
         def undecidable(reasons: tuple[str, ...], region: dict[str, Any] | None = None) -> Identification:
             searched, print = state.templates, encoder.fingerprint
@@ -205,7 +209,7 @@ class Gallery:
             subject = candidates[0].subject if verdict == MATCH else None
             answers.append(
                 Identification(
-                    verdict, subject, candidates, threshold, state.templates, max_fpir, reasons,
+                    verdict, subject, candidates[:top], threshold, state.templates, max_fpir, reasons,
                     encoder.fingerprint, template.region, extrapolated,
                 )
             )  # fmt: skip
@@ -311,7 +315,7 @@ class Gallery:
         """FingerprintMismatch unless the gallery's templates come from `encoder`, or there are none yet."""
         if state.fingerprint not in (None, encoder.fingerprint):
             raise FingerprintMismatch(
-                f"{self.path} was made with encoder {state.fingerprint}, but {encoder.name!r} is "
+                f"{self.path} was made with {encoder_called(state.fingerprint)}, but {encoder.name!r} is "
                 f"{encoder.fingerprint}: their codes cannot be compared. Use the gallery's encoder, or enrol the "
                 "photographs in a new gallery."
             )
@@ -352,7 +356,9 @@ def _judge(
         return CANNOT_DECIDE, None, (NO_CALIBRATION,), False
     threshold = calibration.threshold_open_set(max_fpir, searched)
     verdict = MATCH if candidates[0].distance <= threshold else NO_MATCH
-    return verdict, threshold, (), calibration.extrapolated(max_fpir, searched)
+    tie = len(candidates) > 1 and candidates[0].distance == candidates[1].distance
+    reasons = (f"{TIE} {candidates[1].subject}",) if tie else ()
+    return verdict, threshold, reasons, calibration.extrapolated(max_fpir, searched)
 
 
 def _origin(source: Any) -> str:

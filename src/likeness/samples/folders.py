@@ -23,11 +23,14 @@ class Sample:
         return {"subject": self.subject, "path": str(self.path)}
 
 
-def list_images(paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]) -> list[Path]:
+def list_images(
+    paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str], *, must_exist: bool = True
+) -> list[Path]:
     """The pictures that `paths` name: files as they are, in the order given; folders with all below them, sorted.
 
     In folders, files whose names end in one of `SUFFIXES` count; hidden files and folders do not. A picture named twice
-    comes once. A path that does not exist raises `UnreadableFile`; a folder without a picture gives nothing.
+    comes once. A path that does not exist raises `UnreadableFile`, unless `must_exist` is False: then it is kept, for
+    the reader to complain of, and the others are not lost. A folder without a picture gives nothing.
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
@@ -40,7 +43,7 @@ def list_images(paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]
     for path in map(Path, paths):
         if path.is_dir():
             found.update(dict.fromkeys(_below(path)))
-        elif os.path.lexists(path):
+        elif os.path.lexists(path) or not must_exist:
             found[path] = None
         else:
             raise UnreadableFile(f"{path}: no such file or folder")

@@ -33,6 +33,7 @@ from ...errors import (
     SubjectNotFound,
     TemplateNotFound,
 )
+from ..naming import encoder_called
 from .base import Added, Changes, Deleted, Row, State
 from .failures import LOCKED, named, primary
 from .opening import connect, connect_read_only, seen, transaction
@@ -86,7 +87,7 @@ class SqliteStore:
             if state.fingerprint is not None:
                 prints.add((state.fingerprint, int(state.code_length or 0)))
             if len(prints) > 1:
-                names = " and ".join(sorted(f"{name} (codes of {length})" for name, length in prints))
+                names = " and ".join(sorted(f"{encoder_called(name)}, codes of {length}" for name, length in prints))
                 raise FingerprintMismatch(
                     f"{self.path}: templates of two encoders cannot be compared: {names}. "
                     "Use the encoder that the gallery was made with, or start a new gallery."
