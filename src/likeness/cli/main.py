@@ -23,6 +23,7 @@ VERBS = {
     "gallery": ("gallery", "enroll, verify, list, show, remove, forget, stats, export, import"),
     "encode": ("encode", "photographs to codes in a .npz file"),
     "stylize": ("stylize", "paint a photograph like a picture (needs likeness[torch])"),
+    "apply": ("apply", "paint pictures or a film with a trained net, in one pass"),
     "train": ("train", "train an encoder or a detector (needs likeness[torch])"),
     "evaluate": ("evaluate", "measure error rates on a benchmark"),
     "weights": ("weights", "list, show, path, add, remove, export, calibrate"),

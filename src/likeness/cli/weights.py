@@ -111,27 +111,32 @@ def run_export(options: argparse.Namespace) -> int:
     from ..nets.export import export_encoder
 
     refuse_overwriting([options.output], [options.file])
-    if _is_detector(options.file):
+    metadata = _metadata(options.file)
+    if metadata.get("kind") == "likeness.detector":
         from ..faces.net import export
 
         worst = export(options.file, options.output)
         size = Path(options.output).stat().st_size
         report: dict[str, Any] = {"output": options.output, "bytes": size, "max_difference": worst}
+    elif "likeness.transform" in metadata:
+        from ..style.transform import export as export_transform
+
+        report = export_transform(options.file, options.output)
     else:
         report = export_encoder(options.file, options.output)
     print_json(report) if options.json else print_fields(report)
     return 0
 
 
-def _is_detector(file: str) -> bool:
+def _metadata(file: str) -> dict[str, str]:
     """What a safetensors file says of itself; a file that cannot be read is left to the export to complain of."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, "np") as opened:
-            return (opened.metadata() or {}).get("kind") == "likeness.detector"
+            return opened.metadata() or {}
     except (SafetensorError, OSError):
-        return False
+        return {}
 
 
 def run_calibrate(options: argparse.Namespace) -> int:

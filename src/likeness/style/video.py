@@ -1,0 +1,196 @@
+"""Films painted frame by frame, with rest where nothing moves: smoothing over time without optical flow."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InvalidOption, WeightsError
+from ..samples.files import atomic_write, overwritten
+from ..samples.images import read_image, write_image
+from ..samples.video import Frame, read_film, read_frames, write_film
+from .apply import MEMORY, Net, check, open_net, resized, to_bytes, to_floats
+
+Progress = Callable[[int, int, dict[str, Any]], None]
+
+SAME = 0.06  # a change of the input by so much (0...1) counts as movement: noise lies below, edges that move above
+AROUND = 2  # pixels on each side over which a change is looked for, so that noise evens out
+
+
+@dataclass(frozen=True)
+class StylizedVideo:
+    """What `stylize_video` made. audio: "copied", "none" or why it was left out. flicker: the mean change of the
+    painted picture from frame to frame where the film stands still, as a multiple of the film's own change there."""
+
+    out: str
+    width: int
+    height: int
+    frames: int
+    audio: str
+    flicker: float | None
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def stylize_video(
+    net: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    size: int | None = None,
+    smoothing: float = 0.8,
+    checkpoint: Path | None = None,
+    max_memory: int = MEMORY,
+    on_progress: Progress | None = None,
+) -> StylizedVideo:
+    """Paint the film `path` with the net in the file `net`; write it to `out` (.mp4), with the film's sound.
+
+    Each frame is painted by itself, then pulled towards the painted frame before it by
+    `smoothing * exp(-|dI|^2 / s^2)`, dI the change of the film around that pixel, s = 0.06: all of the pull where
+    nothing moves, none where something does, so that nothing leaves a ghost.
+
+    size: the longer side of the result in pixels (default: that of the film).
+    smoothing: 0 (each frame by itself) to below 1.
+    checkpoint: a folder where painted frames are kept until the film is whole; an interrupted run goes on from them
+        and ends in the bytes of the uninterrupted one. Emptied at the end.
+    max_memory: bytes; larger frames are refused before any work.
+    on_progress: called with (done, total, {"flicker"}) after each frame; what it raises ends the run (cancel), and
+        nothing half-written stays.
+
+    Raises UnreadableFile, WeightsError, InvalidOption, StorageError, MissingDependency.
+    """
+    if not 0 <= smoothing < 1:
+        raise InvalidOption(f"smoothing is {smoothing}; it must be from 0 to below 1")
+    if found := overwritten([out], [net, path]):
+        raise InvalidOption(f"{found} is one of the files that are read and would be replaced: choose another place")
+    began = time.monotonic()
+    opened, film = open_net(net), read_film(path)
+    longer = max(film.width, film.height)
+    ratio = (size or longer) / longer
+    check(opened, (max(1, round(film.height * ratio)), max(1, round(film.width * ratio))), max_memory)
+    kept = _Kept(checkpoint, {"net": _digest(net), "film": _digest(path), "size": size, "smoothing": smoothing})
+    flicker = Flicker()
+
+    def painted() -> Iterator[Frame]:
+        before: tuple[np.ndarray, np.ndarray] | None = None
+        for number, frame in enumerate(read_frames(film)):
+            image = resized(frame.image, size)
+            result = kept.get(number)
+            if result is None:
+                result = _painted(opened, image, before, smoothing)
+                kept.put(number, result)
+            if before is not None:
+                flicker.add(before[0], image, before[1], result)
+            before = image, result
+            yield Frame(result, frame.time)
+            if on_progress:
+                on_progress(number + 1, max(film.frames, number + 1), {"flicker": flicker.value})
+
+    report = write_film(out, painted(), film)
+    kept.clear()
+    return StylizedVideo(
+        str(out), **report, flicker=flicker.value if flicker.seen else None, seconds=time.monotonic() - began
+    )
+
+
+def _painted(net: Net, image: np.ndarray, before: tuple[np.ndarray, np.ndarray] | None, smoothing: float) -> np.ndarray:
+    """The frame as the net paints it, pulled towards what was painted before where the film stands still."""
+    result = net.paint(to_floats(image))
+    if before is not None and smoothing:
+        pull = np.float32(smoothing) * stillness(before[0], image)
+        result = result + pull * (to_floats(before[1]) - result)
+    return to_bytes(result)
+
+
+def stillness(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """1 where two frames (h, w, 3) uint8 are alike around a pixel, towards 0 where they differ: `exp(-|dI|^2/s^2)`,
+    |dI|^2 the mean squared difference (0...1) of colours over a window; (h, w) float32."""
+    change = np.square(to_floats(b) - to_floats(a)).mean((0, 1))
+    return np.exp(-_window_mean(change, AROUND) / SAME**2).astype(np.float32)
+
+
+def _window_mean(x: np.ndarray, reach: int) -> np.ndarray:
+    """The mean of (h, w) over `reach` places on each side along both axes, by running sums; the border is repeated."""
+    for axis in (0, 1):
+        width = [(0, 0), (0, 0)]
+        width[axis] = (reach + 1, reach)
+        sums = np.pad(x, width, mode="edge").astype(np.float64).cumsum(axis)
+        n = x.shape[axis]
+        x = (sums.take(range(2 * reach + 1, 2 * reach + 1 + n), axis) - sums.take(range(n), axis)) / (2 * reach + 1)
+    return x
+
+
+@dataclass
+class Flicker:
+    """Adds up, frame by frame, how much film and painting change where the film stands still."""
+
+    painting: float = 0.0
+    film: float = 0.0
+    seen: int = 0
+
+    def add(self, film_a: np.ndarray, film_b: np.ndarray, painted_a: np.ndarray, painted_b: np.ndarray) -> None:
+        still = stillness(film_a, film_b)[:, :, None]
+        self.film += float((still * np.abs(film_b.astype(np.float32) - film_a)).mean())
+        self.painting += float((still * np.abs(painted_b.astype(np.float32) - painted_a)).mean())
+        self.seen += 1
+
+    @property
+    def value(self) -> float:
+        """Change of the painting over change of the film; a film that stands still to the bit counts as changing by
+        a tenth of a level (1/255) from frame to frame."""
+        return self.painting / max(self.film, 0.1 * self.seen) if self.seen else 0.0
+
+
+class _Kept:
+    """Painted frames in a folder, until the film is whole; in none where `folder` is None."""
+
+    def __init__(self, folder: Path | None, settings: dict[str, Any]) -> None:
+        self.folder = folder
+        if folder is None:
+            return
+        record = folder / "settings.json"
+        try:
+            theirs = json.loads(record.read_text()) if record.exists() else settings
+        except ValueError as error:
+            raise WeightsError(f"{record} is damaged: {error}; delete {folder}") from error
+        if theirs != settings:
+            differing = sorted(name for name in {*theirs, *settings} if theirs.get(name) != settings.get(name))
+            raise InvalidOption(
+                f"{folder} belongs to a run with another {', '.join(differing)}; delete it or name another folder"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(record, json.dumps(settings).encode())
+
+    def _file(self, number: int) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{number:06}.png"
+
+    def get(self, number: int) -> np.ndarray | None:
+        return read_image(self._file(number)) if self.folder and self._file(number).exists() else None
+
+    def put(self, number: int, image: np.ndarray) -> None:
+        if self.folder:
+            write_image(self._file(number), image)
+
+    def clear(self) -> None:
+        if self.folder:
+            for file in [*self.folder.glob("[0-9]*.png"), self.folder / "settings.json"]:
+                file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # there is something else in it
+                self.folder.rmdir()
+
+
+def _digest(path: str | os.PathLike[str]) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
