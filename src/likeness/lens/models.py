@@ -1,0 +1,109 @@
+"""The nets that `likeness lens` can look into, and how pictures become what they take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from ..errors import InvalidOption, UnreadableFile, WeightsError
+from ..faces.cropping import crop_of_one
+from ..nets import catalogue, identity, perceptual, weights_file
+from ..samples.images import read_image
+
+SIDE = 224  # of pictures for nets that take any size
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A net in eval mode. `picture`: a photograph (h, w, 3) uint8 to the one of (size, size, 3) that the net is shown,
+    None where it shows nothing that the net can use. `tensor`: that to the net's input (3, size, size)."""
+
+    name: str
+    net: nn.Module
+    size: int
+    picture: Callable[[np.ndarray], np.ndarray | None]
+    tensor: Callable[[np.ndarray], Tensor]
+
+
+def open_model(model: str | os.PathLike[str], *, size: int | None = None) -> Model:
+    """The net that the catalogue calls `model`, or of a safetensors file of ours: an encoder of faces or a VGG.
+
+    size: side of the pictures in pixels, for nets that take any (default 224). Encoders of faces take aligned crops;
+    of a photograph that is no such crop the face is cut out.
+
+    Raises UnknownName, WeightsError where the file is no net that can be looked into, InvalidOption.
+    """
+    path = _file(model)
+    metadata = weights_file.read(path)[1]
+    name = os.fspath(model)
+    if identity.KIND in metadata:
+        tower = identity.load(path)
+        if tower.architecture.spatial_dims != 2:
+            raise InvalidOption(f"{model} takes samples of {tower.architecture.spatial_dims} dimensions, not pictures")
+        own = tower.architecture.size
+        if size not in (None, own):
+            raise InvalidOption(f"size is {size}; {model} takes crops of {own} pixels")
+        return Model(name, tower, own, lambda image: _face(image, own), lambda x: _channels_first(x) / 127.5 - 1)
+    if perceptual.KIND in metadata:
+        vgg = perceptual.load(path)
+        side = SIDE if size is None else size
+        least = max(perceptual.smallest(vgg.architecture, layer) for layer, _ in vgg.named_children() if "_" in layer)
+        if side < least:
+            raise InvalidOption(f"size is {size}; {model} needs at least {least} pixels")
+        return Model(name, vgg, side, lambda image: _square(image, side), lambda x: _channels_first(x) / 255)
+    raise WeightsError(f"{path} is not a net that can be looked into (an encoder of faces, a VGG)")
+
+
+def batches(
+    model: Model, files: Sequence[Path], *, size: int = 32, skipped: list[Path] | None = None
+) -> Iterator[tuple[Tensor, list[Path]]]:
+    """The pictures of `files` as the net takes them (b, 3, side, side), with their files. Those that cannot be read or
+    show nothing the net can use are left out and appended to `skipped`."""
+    x: list[Tensor] = []
+    kept: list[Path] = []
+    for number, file in enumerate(files, 1):
+        try:
+            shown = model.picture(read_image(file))
+        except UnreadableFile:
+            shown = None
+        if shown is None:
+            if skipped is not None:
+                skipped.append(file)
+        else:
+            x.append(model.tensor(shown))
+            kept.append(file)
+        if x and (len(x) == size or number == len(files)):
+            yield torch.stack(x), kept
+            x, kept = [], []
+
+
+def _file(model: str | os.PathLike[str]) -> Path:
+    if Path(model).is_file():
+        return Path(model)
+    one = catalogue.entry(os.fspath(model))
+    path = catalogue.path(one.name)
+    if path.suffix != ".safetensors":
+        path = path.with_suffix(".safetensors")
+        if not path.is_file():
+            raise WeightsError(f"{model!r} is an ONNX file only; looking inside needs the safetensors of a net of ours")
+    return path
+
+
+def _face(image: np.ndarray, side: int) -> np.ndarray | None:
+    return image if image.shape[:2] == (side, side) else crop_of_one(image, size=side)
+
+
+def _square(image: np.ndarray, side: int) -> np.ndarray:
+    """The middle of a picture, scaled to (side, side, 3)."""
+    return np.asarray(ImageOps.fit(Image.fromarray(image), (side, side), Image.Resampling.LANCZOS))
+
+
+def _channels_first(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
