@@ -7,7 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .common import json_option, option, print_fields, print_json, print_table, progress_bar, refuse_overwriting
+from .common import (
+    json_option,
+    option,
+    print_fields,
+    print_json,
+    print_table,
+    progress_bar,
+    refuse_overwriting,
+    size_of,
+)
+
+RATES = (1e-2, 1e-3, 1e-4, 1e-5)  # of a calibration, as shown in text
 
 
 def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
@@ -62,7 +73,13 @@ def run_show(options: argparse.Namespace) -> int:
     from ..nets.catalogue import entry
 
     found = entry(options.name).to_dict()
-    print_json(found) if options.json else print_fields(found)
+    if options.json:
+        print_json(found)
+        return 0
+    fields = {name: value for name, value in found.items() if name not in ("shipped", "bytes")}
+    fields["path"] = fields["path"] or "not fetched yet: likeness weights path " + options.name
+    calibrated = None if found["kind"] != "encoder" else found["calibration"] or "none: likeness weights calibrate"
+    print_fields({**fields, "size": size_of(found["bytes"]), "calibration": calibrated})
     return 0
 
 
@@ -144,8 +161,16 @@ def run_calibrate(options: argparse.Namespace) -> int:
 
     with progress_bar("calibrate") as on_progress:
         calibration = calibrate_encoder(options.name, options.folder, on_progress=on_progress)
-    found = calibration.to_dict()
-    print_json(found) if options.json else print_fields(found)
+    if options.json:
+        print_json(calibration.to_dict())
+        return 0
+    people = f"{calibration.samples:,} photographs of {calibration.subjects:,} people"
+    print(f"calibrated {options.name} ({calibration.fingerprint}) on {people}, {calibration.pairs:,} pairs")
+    rows = [
+        (f"{rate:g}", calibration.threshold(rate), "extrapolated" if calibration.extrapolated(rate) else "counted")
+        for rate in RATES
+    ]
+    print_table(("FMR", "threshold", ""), rows)
     return 0
 
 
