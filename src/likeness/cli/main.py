@@ -24,6 +24,7 @@ VERBS = {
     "encode": ("encode", "photographs to codes in a .npz file"),
     "stylize": ("stylize", "paint a photograph like a picture (needs likeness[torch])"),
     "apply": ("apply", "paint pictures or a film with a trained net, in one pass"),
+    "lens": ("lens", "look inside a net: its layers, the patches that excite its units (needs likeness[torch])"),
     "train": ("train", "train an encoder or a detector (needs likeness[torch])"),
     "evaluate": ("evaluate", "measure error rates on a benchmark"),
     "weights": ("weights", "list, show, path, add, remove, export, calibrate"),
