@@ -37,6 +37,33 @@ def test_one_process_changes_nothing() -> None:
     assert layer.weight.grad is None and alone.first(7, torch.device("cpu")) == 7
 
 
+def test_gradients_and_running_statistics_are_averaged_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two processes; the other one is played here. A weight without a gradient counts as zero, counters of whole
+    numbers and weights that do not learn stay as they are."""
+    net, extra = nn.BatchNorm1d(2), nn.Linear(2, 3)
+    extra.bias.requires_grad_(False)
+    weights = nn.ModuleList([net, extra])
+    net.weight.grad, net.bias.grad = torch.tensor([2.0, 4.0]), None
+    extra.weight.grad = torch.ones(3, 2)
+    net.running_mean = torch.tensor([1.0, 3.0])
+    theirs = torch.arange(2 + 2 + 6 + 2 + 2).float()  # in the order of the parameters, then of the statistics
+    seen: list[torch.Tensor] = []
+
+    def all_reduce(ours: torch.Tensor) -> None:
+        seen.append(ours.clone())
+        ours.add_(theirs)
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    Processes(0, 2).average(weights, net)
+    assert seen[0].tolist() == [2, 4, 0, 0, 1, 1, 1, 1, 1, 1, 1, 3, 1, 1]
+    assert net.weight.grad.tolist() == [1, 2.5]
+    assert net.bias.grad.tolist() == [1, 1.5]  # type: ignore[attr-defined]
+    assert extra.weight.grad.tolist() == [[2.5, 3], [3.5, 4], [4.5, 5]]
+    assert extra.bias.grad is None
+    assert net.running_mean.tolist() == [5.5, 7] and net.running_var.tolist() == [6.5, 7]  # type: ignore[union-attr]
+    assert int(net.num_batches_tracked) == 0  # type: ignore[arg-type]
+
+
 class Line(nn.Module):
     """Without batch normalisation: what it learns does not depend on who sees which part of a batch."""
 
