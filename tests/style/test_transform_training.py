@@ -8,7 +8,7 @@ import pytest
 import torch
 from skimage import data as photographs
 
-from likeness.errors import InvalidOption
+from likeness.errors import InvalidOption, WeightsError
 from likeness.nets.activations import activations
 from likeness.nets.perceptual import Architecture, Vgg, save
 from likeness.samples.images import write_image
@@ -49,6 +49,8 @@ def test_J_falls_and_stability_calms(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_ends_in_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    vgg = str(folder / "vgg.safetensors")
+
     def stop(done: int, total: int, info: dict[str, Any]) -> None:
         if "loss" in info and done == 5:
             raise KeyboardInterrupt
@@ -60,6 +62,11 @@ def test_a_resumed_run_ends_in_the_same_bytes(folder: Path, tmp_path: Path) -> N
         train(folder, tmp_path / "half.safetensors", on_progress=stop, **options)
     train(folder, tmp_path / "half.safetensors", **options)
     assert (tmp_path / "half.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    again = train(folder, tmp_path / "again.safetensors", **options)  # nothing is left to do
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    assert again.steps == 8 and again.J > 0
+    with pytest.raises(WeightsError, match="other options .*style"):
+        train_style(folder / "set" / "cat0.png", [folder / "set"], out=tmp_path / "x", **SMALL, encoder=vgg, **options)
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])

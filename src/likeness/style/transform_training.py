@@ -156,7 +156,7 @@ def train_style(
         save(averaged, out)
         return {f"held_out_{name}": value for name, value in figures.items()}
 
-    fit(
+    averaged = fit(
         net,
         make_batch,
         loss,
@@ -171,6 +171,8 @@ def train_style(
         on_checkpoint=keep,
         on_progress=on_progress,
     )
+    if not figures:  # the checkpoint was that of a finished run
+        keep(averaged, steps)
     return TrainedStyle(str(out), steps, **figures)
 
 
