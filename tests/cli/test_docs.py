@@ -55,6 +55,15 @@ def test_commands_shown_exist(page: Path) -> None:
         assert not actions[verb] or not action or action in actions[verb], f"{page.name}: likeness {verb} {action}"
 
 
+def test_the_label_file_shown_is_one(tmp_path: Path) -> None:
+    from likeness.faces.labels import read_labels
+
+    (shown,) = (block for block in re.findall(r"```json\n(.*?)```", DOC, re.DOTALL) if "given_boxes" in block)
+    (tmp_path / "labels.json").write_text(shown)
+    (photo,) = read_labels(tmp_path)
+    assert photo.path == tmp_path / "group.jpg" and photo.sure.all() and photo.landmarks.shape == (1, 5, 2)
+
+
 def _actions(parser: argparse.ArgumentParser, verb: str) -> Iterator[str]:
     for words, _ in parsers(parser, ""):
         parts = words.split()

@@ -149,6 +149,20 @@ def test_an_encoder_is_no_detector() -> None:
         made.detect(np.zeros((112, 112, 3), np.uint8))
 
 
+def test_a_detector_may_be_named_by_its_file(tmp_path: Path, detector: Detector) -> None:
+    from likeness.nets import catalogue
+    from likeness.recognition.encoder import FaceEncoder
+
+    _, data = catalogue.read("face-detector")
+    (tmp_path / "mine.onnx").write_bytes(data)
+    file = str(tmp_path / "mine.onnx")
+    assert detect(astronaut(), detector=file) == detector.detect(astronaut())
+    coder = FaceEncoder.load("face", detector=file)
+    assert coder.detector.name == "mine" and FaceEncoder.load("face", detector=file) is coder
+    with pytest.raises(UnreadableFile):
+        FaceEncoder.load("face", detector=str(tmp_path / "absent.onnx"))
+
+
 def test_yunet_runs_in_the_same_way(data: Path) -> None:
     yunet = Detector.from_file(data / "weights" / "yunet_n_dynamic.onnx")
     (face,) = yunet.detect(astronaut(), min_score=0.6)

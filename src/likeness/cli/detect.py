@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photographs, or folders of them")
     option(parser, detect, "--min-score", "faces below this score are left out", metavar="SCORE")
     option(parser, detect, "--min-size", "faces with a shorter side below this are left out", metavar="PIXELS")
-    option(parser, detect, "--detector", "name of the detector's weights", metavar="NAME")
+    option(parser, detect, "--detector", "name of the detector's weights, or its .onnx file", metavar="NAME")
     parser.add_argument(
         "--draw", metavar="OUT", help="write the photograph with boxes and landmarks (several: a folder)"
     )

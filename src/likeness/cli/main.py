@@ -20,15 +20,25 @@ VERBS = {
     "verify": ("verify", "do two photographs show the same person? (1:1)"),
     "detect": ("detect", "find the faces in photographs"),
     "identify": ("identify", "who of a gallery is in the photographs? (1:N)"),
-    "gallery": ("gallery", "enroll, verify, list, show, remove, forget, stats, export, import"),
+    "gallery": ("gallery", "enroll, verify, list, show, remove, forget, stats, check, export, import"),
     "encode": ("encode", "photographs to codes in a .npz file"),
     "stylize": ("stylize", "paint a photograph like a picture (needs likeness[torch])"),
+    "style-score": ("style_score", "how far a picture is from a content and a style (needs likeness[torch])"),
     "apply": ("apply", "paint pictures or a film with a trained net, in one pass"),
     "lens": ("lens", "look inside a net: its layers, the patches that excite its units (needs likeness[torch])"),
     "train": ("train", "train an encoder or a detector (needs likeness[torch])"),
     "evaluate": ("evaluate", "measure error rates on a benchmark"),
     "weights": ("weights", "list, show, path, add, remove, export, calibrate"),
 }
+
+DESCRIPTION = (
+    "Distances inside a ConvNet: recognise faces at the error rate you ask for (match, no match, cannot decide), paint "
+    "one picture like another, look inside the net."
+)
+EPILOG = (
+    "Begin with: likeness verify A.jpg B.jpg. Every verb has its own --help. Exit codes: 0 done or match, 1 no match, "
+    "2 cannot decide or an error."
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,7 +62,7 @@ class Parser(argparse.ArgumentParser):
 def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """The parser with every verb named, but only the one in `arguments` filled in: the others would cost imports."""
     verb = next((word for word in arguments if not word.startswith("-")), None)
-    parser = Parser(prog="likeness", description="Learn, use and explain distances inside a ConvNet.")
+    parser = Parser(prog="likeness", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"likeness {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     for name, (module, line) in VERBS.items():

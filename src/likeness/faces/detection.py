@@ -53,7 +53,12 @@ class Detector:
 
     @classmethod
     def load(cls, name: str = "face-detector") -> Detector:
-        """A detector of the catalogue (downloaded first where it is only listed). Raises UnknownName, WeightsError."""
+        """A detector of the catalogue (downloaded first where it is only listed), or that of a file, NAME.onnx.
+
+        Raises UnknownName, WeightsError, UnreadableFile.
+        """
+        if name.endswith(".onnx"):  # no name of the catalogue does
+            return cls.from_file(name)
         entry = catalogue.entry(name)
         if entry.kind != "detector":
             raise InvalidOption(f"{name!r} is an {entry.kind}, not a detector")
@@ -161,6 +166,7 @@ def detect(
 ) -> tuple[Face, ...]:
     """The faces of a photograph (a path, bytes, an array or a PIL image), largest first.
 
-    `detector` names weights of the catalogue; they are loaded once. See `Detector.detect`. Raises UnreadableFile.
+    `detector` names weights of the catalogue, or an ONNX file; they are loaded once. See `Detector.detect`.
+    Raises UnreadableFile.
     """
     return _loaded(detector).detect(read_image(source), min_score=min_score, min_size=min_size)

@@ -203,6 +203,7 @@ class FaceEncoder:
     def load(cls, name: str = "face", *, detector: str = "face-detector") -> FaceEncoder:
         """The encoder and detector of these names, checked against their SHA-256; kept, so that asking twice is free.
 
+        `detector` may also be an ONNX file, NAME.onnx.
         Raises UnknownName, WeightsError, InvalidOption where `name` is not an encoder.
         """
         return _load(name, detector, _state(name), _state(detector))
@@ -360,6 +361,9 @@ def resolve(encoder: str | Encoder) -> Encoder:
 
 def _state(name: str) -> tuple[Any, ...]:
     """Something that changes when the entry's files do: a new file under an old name is not served from memory."""
+    if name.endswith(".onnx"):  # a detector's file
+        file = Path(name)
+        return (str(file.resolve()), (file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else None)
     one = catalogue.entry(name)
     files = [one.path, one.calibration]
     stats = [(file.stat().st_mtime_ns, file.stat().st_size) if file and file.is_file() else None for file in files]
