@@ -190,8 +190,9 @@ class _Running:
             a = a[:, self.units]
         a = a.flatten(2).float().cpu()  # [b, units, positions]
         self.count += a.shape[0] * a.shape[2]
-        self.sums[0] += a.sum((0, 2), dtype=torch.float64)
-        self.sums[1] += a.square().sum((0, 2), dtype=torch.float64)
+        # Over positions in float32, which costs a reading of `a`; over samples in float64.
+        self.sums[0] += a.sum(2).double().sum(0)
+        self.sums[1] += torch.linalg.vector_norm(a, dim=2).double().square().sum(0)
         b, n, positions = a.shape
         m = min(per_sample, positions)
         if m == 1:  # the largest value is cheap; where it lies is asked only of those that come among the best
