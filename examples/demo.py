@@ -23,6 +23,8 @@ import likeness
 
 T = TypeVar("T")
 EILEEN, GRACE = "Eileen Collins", "Grace Hopper"
+MARK = ".made-by-the-demo"
+MADE = ("photos", "people.db", "people.db-wal", "people.db-shm", "report.html")
 
 
 def portraits() -> dict[str, Image.Image]:
@@ -39,6 +41,13 @@ def other_pictures() -> dict[str, Image.Image]:
     from skimage import data
 
     return {"a cat": data.chelsea(), "coffee": data.coffee(), "a rocket": data.rocket()}
+
+
+def stranger() -> Image.Image:
+    """The only other face of some size inside these packages."""
+    from skimage.data import camera
+
+    return Image.fromarray(camera())
 
 
 def noisy(picture: Image.Image) -> Image.Image:
@@ -78,7 +87,7 @@ def save(picture: Image.Image, path: Path, *, orientation: int = 1) -> Path:
 
 
 def make_photos(folder: Path) -> tuple[dict[str, Path], dict[tuple[str, str], Path], dict[str, Path], Path]:
-    """The portraits, their copies, pictures without a face, and a portrait that is far too small."""
+    """The portraits, their copies, pictures without a face, and a portrait in which the face is too small."""
     originals: dict[str, Path] = {}
     copies: dict[tuple[str, str], Path] = {}
     for name, picture in portraits().items():
@@ -92,7 +101,7 @@ def make_photos(folder: Path) -> tuple[dict[str, Path], dict[tuple[str, str], Pa
         what: save(Image.fromarray(array), folder / f"{what.split()[-1]}.jpg")
         for what, array in other_pictures().items()
     }
-    tiny = save(portraits()[EILEEN].resize((64, 64), Image.Resampling.LANCZOS), folder / "tiny.jpg")
+    tiny = save(portraits()[EILEEN].resize((132, 132), Image.Resampling.LANCZOS), folder / "tiny.jpg")  # 22 px of face
     return originals, copies, others, tiny
 
 
@@ -158,8 +167,19 @@ def boxes_of(path: Path) -> list[list[float]]:
     return [list(face.box) for face in likeness.detect(path)]
 
 
+def fresh(out: Path) -> None:
+    """An empty folder `out`: what an earlier run left is removed, but nothing that the demo did not make."""
+    if out.exists() and not (out / MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise SystemExit(f"demo: {out} was not made by this demo: choose another folder with --out, or remove it")
+    for name in MADE:
+        place = out / name
+        shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink(missing_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARK).touch()
+
+
 def run(out: Path, *, max_fmr: float, max_fpir: float) -> tuple[Path, list[Section]]:
-    shutil.rmtree(out, ignore_errors=True)
+    fresh(out)
     originals, copies, others, tiny = make_photos(out / "photos")
     start = time.perf_counter()
     first = likeness.verify(*originals.values(), max_fmr=max_fmr)
@@ -204,15 +224,17 @@ def run(out: Path, *, max_fmr: float, max_fpir: float) -> tuple[Path, list[Secti
             pictures = {(leaving, "portrait"): originals[leaving], **pictures}
             strangers += identify_cards(gallery, pictures, lambda name: None, max_fpir)
             gallery.enroll(leaving, [originals[leaving]])
+        cameraman = {("The cameraman", "in profile"): save(stranger(), out / "photos" / "cameraman.jpg")}
+        strangers += identify_cards(gallery, cameraman, lambda name: None, max_fpir)
         sections.append(
             Section(
                 "Strangers",
-                "Each person is forgotten in turn: what the gallery then says to her pictures must not be the "
-                "other's name.",
+                "Each woman is forgotten in turn: what the gallery then says to her pictures must not be the other's "
+                "name. The man at the camera was never in it.",
                 strangers,
             )
         )
-        nobody = {("", what): path for what, path in {**others, "a face of a few pixels": tiny}.items()}
+        nobody = {("", what): path for what, path in {**others, "a face of 22 pixels": tiny}.items()}
         sections.append(
             Section(
                 "Nobody to recognise",

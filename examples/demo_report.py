@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 SCALE = 2.0  # the bar's full width: distances of different people rarely exceed it
 SIDE = 320
+RULER = '<span class="scale" aria-hidden="true"><span>0</span><span>1</span><span>2</span></span>'
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ h2 small { font-size: .85rem; font-weight: 500; color: var(--soft) }
 p { margin: 0 0 1rem; color: var(--soft); max-width: 46rem }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.2rem, 1fr)); gap: .75rem;
   margin: 1.75rem 0 0 }
-.facts dd { font-size: .9rem; line-height: 1.65 }
+.facts dd { font-size: .8rem; line-height: 1.65 }
 .facts div { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: .7rem .9rem }
-.facts dt { color: var(--soft); font-size: .78rem } .facts dd { margin: 0; font-weight: 600; overflow-wrap: anywhere;
+.facts dt { color: var(--soft); font-size: .78rem } .facts dd { margin: 0; font-weight: 600; white-space: nowrap;
   font-variant-numeric: tabular-nums }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(10.5rem, 44vw), 1fr)); gap: .9rem }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 14px; overflow: hidden; display: flex;
@@ -75,6 +76,8 @@ figcaption { padding: .7rem .8rem .8rem; display: flex; flex-direction: column; 
 .bar { position: relative; height: 6px; border-radius: 3px; background: var(--track); margin: auto 0 .15rem }
 .bar i { position: absolute; inset: 0 auto 0 0; border-radius: 3px; background: currentColor }
 .bar b { position: absolute; top: -4px; bottom: -4px; width: 2px; background: var(--ink); border-radius: 1px }
+.scale { display: flex; justify-content: space-between; color: var(--soft); font-size: .68rem; line-height: 1.1;
+  font-variant-numeric: tabular-nums }
 .figures { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 .5rem; color: var(--soft);
   font-size: .74rem; font-variant-numeric: tabular-nums }
 .note { margin-bottom: .25rem } .title + .verdict { margin-bottom: .25rem }
@@ -95,11 +98,13 @@ def write_report(path: Path, sections: list[Section], facts: dict[str, Any]) -> 
 <title>likeness: the demo</title><style>{STYLE}</style></head><body><main>
 <h1>Two portraits, recognised</h1>
 <p>Real photographs, degraded in eight ways each, decided by the detector and the encoder that ship with likeness, on
-this machine, without a network. The bar shows the distance of the two codes; the mark on it is the threshold that the
-error rate asked for sets. Left of the mark is a match.</p>
+this machine, without a network. The bar shows the distance d of the two codes, from 0 (alike) to 2 (as different as
+strangers are on average); the mark on it is the threshold that the error rate asked for sets. Left of the mark is a
+match.</p>
 <dl class="facts">{items}</dl>
 {body}
-<footer>Portraits: Eileen Collins (NASA, in scikit-image) and Grace Hopper (US Navy, in matplotlib), public domain. A
+<footer>Portraits: Eileen Collins (NASA, in scikit-image) and Grace Hopper (US Navy, in matplotlib), public domain; the
+cameraman (Lav Varshney, in scikit-image), CC0. A
 red frame marks a decision other than the expected one.</footer>
 </main></body></html>
 """
@@ -125,7 +130,7 @@ def _card(card: Card) -> str:
     if card.distance is not None and card.threshold is not None:
         bar = (
             f'<div class="bar {kind}"><i style="width:{_percent(card.distance)}%"></i>'
-            f'<b style="left:{_percent(card.threshold)}%"></b></div>'
+            f'<b style="left:{_percent(card.threshold)}%"></b></div>{RULER}'
         )
     note = f'<span class="note">{html.escape(card.note)}</span>' if card.note else ""
     return (

@@ -40,6 +40,26 @@ def test_page(report, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     assert self_contained(page)
 
 
+def test_only_what_the_demo_made_is_replaced(report, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    import demo
+
+    mine = tmp_path / "mine"
+    (mine / "photos").mkdir(parents=True)
+    (mine / "photos" / "holiday.jpg").write_bytes(b"x")
+    for place in (mine, mine / "photos" / "holiday.jpg"):
+        with pytest.raises(SystemExit, match="not made by this demo"):
+            demo.fresh(place)
+    assert (mine / "photos" / "holiday.jpg").read_bytes() == b"x"
+    out = tmp_path / "out"
+    for _ in range(2):
+        demo.fresh(out)
+        (out / "photos").mkdir()
+        (out / "report.html").write_text("old")
+    (out / "notes.txt").write_text("mine")
+    demo.fresh(out)
+    assert sorted(path.name for path in out.iterdir()) == [demo.MARK, "notes.txt"]
+
+
 @pytest.mark.slow
 def test_demo_runs(tmp_path: Path) -> None:
     done = subprocess.run(
@@ -51,7 +71,7 @@ def test_demo_runs(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
-    assert self_contained(page) and page.count("<figure") == 64
+    assert self_contained(page) and page.count("<figure") == 65
     counts = dict(re.findall(r"^(\w+).*?(\d+) of \d+ as expected$", done.stdout, re.MULTILINE))
-    assert counts["Enrolled"] == "2" and counts["Strangers"] == "18"
+    assert counts["Enrolled"] == "2" and counts["Strangers"] == "19"
     assert int(counts["Verify"]) >= 20 and int(counts["Identify"]) >= 12
