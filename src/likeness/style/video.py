@@ -23,7 +23,8 @@ from .apply import MEMORY, Net, check, open_net, resized, to_bytes, to_floats
 Progress = Callable[[int, int, dict[str, Any]], None]
 
 SAME = 0.06  # a change of the input by so much (0...1) counts as movement: noise lies below, edges that move above
-AROUND = 2  # pixels on each side over which a change is looked for, so that noise evens out
+AROUND = 2  # pixels on each side over which a change is averaged, so that noise evens out
+STROKE = 8  # pixels on each side of a change that are painted anew with it: strokes reach beyond what they show
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,14 @@ def _painted(net: Net, image: np.ndarray, before: tuple[np.ndarray, np.ndarray] 
 
 def stillness(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """1 where two frames (h, w, 3) uint8 are alike around a pixel, towards 0 where they differ: `exp(-|dI|^2/s^2)`,
-    |dI|^2 the mean squared difference (0...1) of colours over a window; (h, w) float32."""
-    change = np.square(to_floats(b) - to_floats(a)).mean((0, 1))
-    return np.exp(-_window_mean(change, AROUND) / SAME**2).astype(np.float32)
+    |dI|^2 the largest within a stroke's reach of the squared differences (0...1), each a mean over colours and a
+    window; (h, w) float32."""
+    change = _window_mean(np.square(to_floats(b) - to_floats(a)).mean((0, 1)), AROUND)
+    for axis in (0, 1):
+        width = [(0, 0), (0, 0)]
+        width[axis] = (STROKE, STROKE)
+        change = np.lib.stride_tricks.sliding_window_view(np.pad(change, width), 2 * STROKE + 1, axis).max(-1)
+    return np.exp(-change / SAME**2).astype(np.float32)
 
 
 def _window_mean(x: np.ndarray, reach: int) -> np.ndarray:
