@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .recognition.verification import verify as verify
     from .samples.images import read_image as read_image
     from .style.pictures import stylize as stylize
+    from .style.score import style_score as style_score
 
 __version__ = "0.1.0"
 
@@ -56,6 +57,7 @@ _LAZY = {
     "encode": ("recognition.encoder", "encode"),
     "train": ("metric.training", "train_recognition"),
     "stylize": ("style.pictures", "stylize"),
+    "style_score": ("style.score", "style_score"),
     "evaluate_lfw": ("evaluation.lfw", "evaluate_lfw"),
     "read_image": ("samples.images", "read_image"),
     "Gallery": ("recognition.gallery", "Gallery"),

@@ -10,10 +10,10 @@ import torch
 from skimage import data as pictures
 
 from likeness.cli.main import main
-from likeness.errors import InvalidOption, UnreadableFile, WeightsError
+from likeness.errors import FingerprintMismatch, InvalidOption, UnreadableFile, WeightsError
 from likeness.nets.perceptual import Architecture, Vgg, save
 from likeness.samples.images import read_image, write_image
-from likeness.style.pictures import stylize
+from likeness.style.pictures import restylize, stylize
 
 FAST: dict[str, Any] = {
     "size": 64,
@@ -90,6 +90,39 @@ def test_colours(encoder: Path, folder: Path) -> None:
         stylize(folder / "content.png", folder / "style.png", encoder=encoder, keep_color="hue")
 
 
+def test_the_record_makes_the_same_picture_again(encoder: Path, folder: Path, tmp_path: Path) -> None:
+    masks = [(folder / "left.png", folder / "all.png"), (folder / "right.png", folder / "all2.png")]
+    options = FAST | {"init": "noise", "seed": 3, "masks": masks, "blend": (0.3, 0.7), "scales": 1, "tile": 16}
+    picture = stylize(folder / "content.png", [folder / "style.png", folder / "other.png"], encoder=encoder, **options)
+    picture.save(tmp_path / "out.png")
+    settings = json.loads((tmp_path / "out.json").read_text())["settings"]
+    assert settings["masks"] == [[str(one) for one in pair] for pair in masks]
+    assert (settings["precision"], settings["tile"], settings["history"]) == ("fp32", 16, 10)
+    again = restylize(tmp_path / "out.json")
+    assert np.array_equal(again.image, picture.image)
+    assert again.run.J == picture.run.J
+    assert again.run.settings == settings
+    assert np.array_equal(stylize(**settings).image, picture.image)
+    other = restylize(tmp_path / "out.json", seed=4)
+    assert not np.array_equal(other.image, picture.image)
+    torch.manual_seed(5)
+    save(Vgg(Architecture(widths=(6, 8), depths=(1, 1))), tmp_path / "other.safetensors")
+    with pytest.raises(FingerprintMismatch, match="is asked for"):
+        restylize(tmp_path / "out.json", encoder=tmp_path / "other.safetensors")
+
+
+def test_records_that_cannot_be_used(encoder: Path, folder: Path, tmp_path: Path) -> None:
+    for text in ("", "{", "[]", '{"settings": {}}'):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(UnreadableFile, match="bad.json"):
+            restylize(tmp_path / "bad.json")
+    content = read_image(folder / "content.png")
+    stylize(content, folder / "style.png", encoder=encoder, **FAST | {"steps": 1}).save(tmp_path / "out.png")
+    with pytest.raises(InvalidOption, match="not all of its pictures were files"):
+        restylize(tmp_path / "out.json")
+    assert restylize(tmp_path / "out.json", content=folder / "content.png").image.shape == (48, 64, 3)
+
+
 def test_bad_files(encoder: Path, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UnreadableFile, match="missing.png"):
         stylize(folder / "missing.png", folder / "style.png", encoder=encoder, **FAST)
@@ -115,6 +148,19 @@ def test_the_command_line(encoder: Path, folder: Path, tmp_path: Path, capsys: p
     assert read_image(tmp_path / "out.png").shape == (48, 64, 3)
     assert main(words(folder, encoder, tmp_path / "out.jpg", "--tile", "16", "--keep-color", "luminance")) == 0
     assert "evaluations" in capsys.readouterr().out
+
+
+def test_an_estimate_does_nothing(
+    encoder: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(folder, encoder, tmp_path / "out.png", "--estimate", "--json")) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["size"] == [48, 64] and report["tile"] is None and report["seconds"] > 0
+    assert main(words(folder, encoder, tmp_path / "out.png", "--estimate", "--tile", "16")) == 0
+    assert "64 x 48 pixels, 1 scales, tiles of 16, 10 L-BFGS pairs:" in capsys.readouterr().out
+    assert main(words(folder, encoder, tmp_path / "out.png", "--estimate", "--memory-limit", "0.001")) == 2
+    assert "MB can be had" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

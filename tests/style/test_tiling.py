@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from likeness.errors import InvalidOption
 from likeness.nets.activations import activations
 from likeness.nets.perceptual import Architecture, Vgg
-from likeness.nets.tiles import halo, tiles, walk
+from likeness.nets.tiles import _cuts, extent, halo, tiles, walk
 from likeness.style.objective import Style, objective
 from likeness.style.tiling import value_and_gradient
 
@@ -74,3 +74,10 @@ def test_tiles_fall_on_strides() -> None:
         tiles(net(2), (64, 64), ["relu3_1"], 10)
     assert len(tiles(net(2), (64, 64), ["relu3_1"], 16)) == 16
     assert len(tiles(net(2), (65, 64), ["relu3_1"], 32)) == 4  # the last pixel goes with the tile before
+
+
+@given(n=st.integers(1, 500), tile=st.integers(1, 80), around=st.integers(0, 200))
+@settings(deadline=None)
+def test_extents_are_those_of_the_crops(n: int, tile: int, around: int) -> None:
+    lengths = [high - low for _, _, low, high in _cuts(n, tile, around)]
+    assert extent(n, tile, around) == (max(lengths), sum(lengths))

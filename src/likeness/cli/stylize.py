@@ -6,16 +6,18 @@ import argparse
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidOption, MissingDependency
 from .common import json_option, option, print_json, progress_bar, refuse_overwriting
+
+if TYPE_CHECKING:
+    from ..style.estimate import Estimate
 
 
 def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     if find_spec("torch") is None:
         raise MissingDependency("stylising needs torch, which is not installed: pip install 'likeness[torch]'")
-    from ..style.objective import objective
     from ..style.pictures import COLOURS, stylize
     from ..style.stylize import stylize_sample
 
@@ -25,13 +27,7 @@ def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None
     option(parser, stylize, "--encoder", "a net of `likeness weights list`, or its file", metavar="NAME|FILE", type=str)
     option(parser, stylize, "--size", "longer side of the result, pixels")
     option(parser, stylize_sample, "--steps", "evaluations of J per scale, at most")
-    option(parser, objective, "--content-weight", "alpha")
-    option(parser, objective, "--style-weight", "beta")
-    option(parser, objective, "--tv-weight", "gamma, of total variation")
-    parser.add_argument("--style-layers", metavar="L=W,...", type=_layers, help="such as relu1_1=.2,relu2_1=.8")
-    parser.add_argument("--content-layers", metavar="L=W,...", type=_layers, help="such as relu4_1=1")
-    option(parser, objective, "--statistic", "what style is: gram or mean-std")
-    option(parser, objective, "--convention", "factors of the cost: per-position, chapter, johnson, gatys-notebook")
+    cost_options(parser)
     option(parser, stylize, "--init", "start from content, noise or a picture", metavar="content|noise|FILE")
     option(parser, stylize_sample, "--optimizer", "how to go downhill", choices=("lbfgs", "adam", "gd"))
     parser.add_argument("--blend", metavar="W,...", type=_numbers, default=(), help="weight of each style")
@@ -39,26 +35,63 @@ def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None
     parser.add_argument("--mask", metavar="C.png:S.png", action="append", default=[], type=_pair, help=mask_help)
     option(parser, stylize, "--keep-color", "colours of the content", choices=COLOURS)
     parser.add_argument("--scales", type=int, help="coarse-to-fine scales (default: as many as make sense)")
-    parser.add_argument(
-        "--tile", metavar="N|off", type=_tile, default=None, help="exact tiles of N pixels (default: off)"
-    )
+    option(parser, stylize_sample, "--tile", "exact tiles of N pixels", metavar="auto|N|off", type=_tile)
+    memory_help = "memory that may be used, in GB (default: what the machine can give)"
+    parser.add_argument("--memory-limit", metavar="GB", type=float, help=memory_help)
     option(parser, stylize_sample, "--precision", "of convolutions", choices=("auto", "fp32", "bf16"))
     option(parser, stylize_sample, "--seed", "of the noise")
     parser.add_argument("--resume", metavar="FILE", type=Path, help="keep the run here, and go on from it")
     parser.add_argument("--preview", metavar="DIR", type=Path, help="write the picture there now and then")
+    parser.add_argument("--estimate", action="store_true", help="say what it would need and choose, and do nothing")
     json_option(parser)
     parser.set_defaults(run=run)
 
 
+def cost_options(parser: argparse.ArgumentParser) -> None:
+    """What J is."""
+    from ..style.objective import objective
+
+    option(parser, objective, "--content-weight", "alpha")
+    option(parser, objective, "--style-weight", "beta")
+    option(parser, objective, "--tv-weight", "gamma, of total variation")
+    parser.add_argument("--style-layers", metavar="L=W,...", type=_layers, help="such as relu1_1=.2,relu2_1=.8")
+    parser.add_argument("--content-layers", metavar="L=W,...", type=_layers, help="such as relu4_1=1")
+    option(parser, objective, "--statistic", "what style is: gram or mean-std")
+    option(parser, objective, "--convention", "factors of the cost: per-position, chapter, johnson, gatys-notebook")
+
+
+def chosen_cost(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `objective` that `cost_options` read."""
+    names = ("content_weight", "style_weight", "tv_weight", "statistic", "convention")
+    chosen = {name: getattr(options, name) for name in names}
+    return chosen | {
+        name: getattr(options, name) for name in ("style_layers", "content_layers") if getattr(options, name)
+    }
+
+
 def run(options: argparse.Namespace) -> int:
     from ..samples.images import write_image
-    from ..style.pictures import stylize, to_image
+    from ..style.pictures import check_output, estimate_stylize, record_of, stylize, to_image
 
-    names = ("encoder size steps content_weight style_weight tv_weight statistic convention init optimizer blend "
-             "keep_color scales precision seed tile").split()  # fmt: skip
-    chosen: dict[str, Any] = {name: getattr(options, name) for name in names}
-    chosen |= {name: getattr(options, name) for name in ("style_layers", "content_layers") if getattr(options, name)}
-    refuse_overwriting([options.output], [options.content, *options.styles, options.encoder])
+    names = "encoder size steps init optimizer blend keep_color scales precision seed tile".split()
+    chosen: dict[str, Any] = {name: getattr(options, name) for name in names} | chosen_cost(options)
+    chosen |= {"masks": options.mask}
+    if options.memory_limit is not None:
+        chosen |= {"memory_limit": int(options.memory_limit * 1e9)}
+    if options.estimate:
+        found = estimate_stylize(options.content, options.styles, **chosen)
+        print_json(found.to_dict()) if options.json else print(_told(found))
+        return 0
+    read = [
+        options.content,
+        *options.styles,
+        options.encoder,
+        options.init,
+        *(p for pair in options.mask for p in pair),
+    ]
+    written = [options.output, record_of(options.output), *([options.resume] if options.resume else [])]
+    refuse_overwriting(written, read)
+    check_output(options.output)
     if options.preview:
         options.preview.mkdir(parents=True, exist_ok=True)
     with progress_bar("stylize") as bar:
@@ -71,7 +104,6 @@ def run(options: argparse.Namespace) -> int:
         picture = stylize(
             options.content,
             options.styles,
-            masks=options.mask,
             checkpoint=options.resume,
             on_progress=on_progress,
             **chosen,
@@ -85,6 +117,16 @@ def run(options: argparse.Namespace) -> int:
     cost = f"J {result.J[0]:.4g} -> {result.parts.J:.4g} ({weighted})"
     print(f"{options.output}: {cost}, {result.steps} evaluations, {result.seconds:.1f} s")
     return 0
+
+
+def _told(found: Estimate) -> str:
+    shape = " x ".join(map(str, reversed(found.size)))
+    how = f"tiles of {found.tile}" if found.tile else "no tiles"
+    pairs = f"{found.history} L-BFGS pairs" + (" in bfloat16" if found.compact else "")
+    memory = f"{found.peak_memory_bytes / 1e6:,.0f} MB of memory"
+    if found.memory_limit is not None:
+        memory += f" (of {found.memory_limit / 1e6:,.0f})"
+    return f"{shape} pixels, {found.scales} scales, {how}, {pairs}: {memory}, at most {found.seconds:,.0f} s"
 
 
 def _layers(text: str) -> dict[str, float]:
@@ -108,10 +150,10 @@ def _pair(text: str) -> tuple[str, str]:
     return region, mask
 
 
-def _tile(text: str) -> int | None:
-    if text == "off":
-        return None
+def _tile(text: str) -> int | str | None:
+    if text in ("auto", "off"):
+        return None if text == "off" else text
     try:
         return int(text)
     except ValueError as error:
-        raise InvalidOption(f"--tile is {text!r}; it must be a number of pixels or off") from error
+        raise InvalidOption(f"--tile is {text!r}; it must be auto, off or a number of pixels") from error

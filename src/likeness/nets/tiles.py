@@ -11,7 +11,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from ..errors import InvalidOption
 from .activations import activations
-from .perceptual import Vgg, stride
+from .perceptual import Architecture, Vgg, stride
 from .receptive_field import receptive_fields
 
 Slices = tuple[slice, ...]
@@ -52,7 +53,13 @@ def map_size(spatial: Sequence[int], layer: str) -> tuple[int, ...]:
 
 def halo(net: Vgg, layers: Sequence[str]) -> int:
     """Pixels that a tile must show around its own, a multiple of the deepest stride."""
-    a = net.architecture
+    return _halo(net.architecture, tuple(layers))
+
+
+@lru_cache(maxsize=64)
+def _halo(a: Architecture, layers: tuple[str, ...]) -> int:
+    """Of the architecture alone, so that a net of one channel per layer tells it."""
+    net = Vgg(replace(a, widths=(1,) * len(a.widths)))
     step = max(stride(layer) for layer in layers)
     fields = receptive_fields(net, torch.zeros(1, a.in_channels, *[8 * step] * a.spatial_dims), layers)
     reach = max(max(-field.offset[0], field.offset[0] + field.size[0] - field.stride[0]) for field in fields.values())
@@ -73,20 +80,41 @@ def tiles(net: Vgg, spatial: Sequence[int], layers: Sequence[str], tile: int) ->
 
 
 def walk(net: Vgg, x: Tensor, layers: Sequence[str], tile: int | None) -> Iterator[tuple[Tile, dict[str, Tensor]]]:
-    """(tile, activations that belong to it) of x (1, c, *spatial), one tile after the other; one tile that is the
-    whole sample where `tile` is None."""
+    """(tile, activations that belong to it) of x (1, c, *spatial), of floats or bytes, one tile after the other; one
+    tile that is the whole sample where `tile` is None."""
     size = tuple(x.shape[2:])
     cuts = tiles(net, size, layers, tile) if tile else [_tile(size, layers, [(0, n, 0, n) for n in size])]
     for one in cuts:
-        yield one, one.of(activations(net, within(x, one.crop), layers))
+        yield one, one.of(activations(net, values(within(x, one.crop)), layers))
+
+
+def values(x: Tensor) -> Tensor:
+    """Samples kept as bytes (0...255, a quarter of the memory) as float32, 0...1; others as they are."""
+    return x.float().div_(255) if x.dtype == torch.uint8 else x
+
+
+def extent(n: int, tile: int, around: int) -> tuple[int, int]:
+    """Along an axis of n pixels: those of the longest crop, and those of all crops together."""
+    count = _count(n, tile)
+    seen = min(count, around // tile + 2)  # tiles that near an end may reach it: all between them are alike
+    numbers = {*range(seen), *range(count - seen, count)}
+    lengths = []
+    for number in numbers:
+        first, end = number * tile, n if number == count - 1 else (number + 1) * tile
+        lengths.append(min(n, end + around) - max(0, first - around))
+    between = tile + 2 * around if len(numbers) < count else 0
+    return max(between, *lengths), sum(lengths) + (count - len(numbers)) * between
+
+
+def _count(n: int, tile: int) -> int:
+    """Tiles along an axis. A last tile of less than half is joined to the one before."""
+    count = math.ceil(n / tile)
+    return count - 1 if count > 1 and n - (count - 1) * tile < tile / 2 else count
 
 
 def _cuts(n: int, tile: int, around: int) -> Iterator[tuple[int, int, int, int]]:
-    """(own first, own end, crop first, crop end) along an axis of n pixels. A last tile of less than half is joined to
-    the one before."""
-    starts = list(range(0, n, tile))
-    if len(starts) > 1 and n - starts[-1] < tile / 2:
-        starts.pop()
+    """(own first, own end, crop first, crop end) along an axis of n pixels."""
+    starts = [number * tile for number in range(_count(n, tile))]
     for first, end in zip(starts, [*starts[1:], n], strict=True):
         yield first, end, max(0, first - around), min(n, end + around)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import InvalidOption, WeightsError
 from ..nets import weights_file
+from . import lbfgs
 
 Cost = Callable[[Tensor], tuple[float, Tensor]]
 KIND = "likeness.style-checkpoint"
@@ -31,11 +32,16 @@ WORSE = 3.0  # J above this many times the best counts as a failed step
 
 @dataclass
 class Descent:
-    """A walk that can be stopped, stored and taken up again: the sample `x`, the best one seen, and the trace of J."""
+    """A walk that can be stopped, stored and taken up again: the sample `x`, the best one seen, and the trace of J.
+
+    history: pairs that L-BFGS remembers. compact: they are kept in bfloat16, and the best sample in float16, of which a
+    picture of 8 bits shows nothing: half the memory, for samples that fill it.
+    """
 
     x: Tensor
     optimizer: str = "lbfgs"
     history: int = 10
+    compact: bool = False
     rate: float = 0.0
     factor: float = 0.0
     best_J: float = math.inf
@@ -57,62 +63,76 @@ class Descent:
         window: int = 50,
         on_step: Callable[[Descent], None] | None = None,
     ) -> Descent:
-        """Evaluate `cost` (x -> J and dJ/dx) until there are `steps` evaluations in the trace; returns itself.
+        """Evaluate `cost` (x -> J and dJ/dx, which it gives away) until there are `steps` evaluations in the trace;
+        returns itself.
 
         tolerance: stop earlier when the last `window` evaluations lowered the best J by less than this share.
         on_step: called after each evaluation; what it raises ends the walk, which can be taken up again.
         """
-        x = self.x.detach().clone().contiguous().requires_grad_(True)
-        optimizer = self._new(x)
-        if self.state:
+        self.x = self.x.detach().clone(memory_format=torch.contiguous_format)
+        optimizer = self._new()
+        if optimizer and self.state:
             optimizer.load_state_dict({**optimizer.state_dict(), "state": {0: self.state}})
         while len(self.trace) < steps and not self._still(tolerance, window):
-            optimizer.step(lambda: self._evaluate(cost, x))
+            gradient = self._evaluate(cost)
             J = self.trace[-1]
-            if self.best_J == J and x.grad is not None and not x.grad.any():  # there is nowhere to go
+            if self.best_J == J and not gradient.any():  # there is nowhere to go
                 break
-            failed = not (math.isfinite(J) and self.best_J * WORSE >= J) or not bool(torch.isfinite(x).all())
-            if self.optimizer == "gd":
-                failed = failed or self.best_J < J
-                self.rate *= 0.5 if failed else 1.1
-            elif failed:
-                self.rate *= 0.5
+            failed = not (math.isfinite(J) and self.best_J * WORSE >= J) or (self.optimizer == "gd" and self.best_J < J)
+            if not failed:
+                self._move(gradient, optimizer)
+                failed = not _finite(self.x)
+            del gradient
             if failed:
-                with torch.no_grad():
-                    x.copy_(self.best)
-                optimizer = self._new(x)
-            for group in optimizer.param_groups:
-                group["lr"] = self.rate
-            self.x = x.detach()
-            self.state = optimizer.state_dict()["state"].get(0, {})
+                self.rate *= 0.5
+                self.x.copy_(self.best)
+                self.state = {}
+                optimizer = self._new()
+            elif self.optimizer == "gd":
+                self.rate *= 1.1
             if on_step:
                 on_step(self)
         return self
 
-    def _evaluate(self, cost: Cost, x: Tensor) -> float:
-        J, gradient = cost(x.detach())
-        finite = math.isfinite(J) and bool(torch.isfinite(gradient).all())
+    def _evaluate(self, cost: Cost) -> Tensor:
+        """The gradient at x, scaled; J goes into the trace. Where either is not a number: zeros, and infinity."""
+        J, gradient = cost(self.x)
+        gradient = gradient.contiguous()
+        finite = math.isfinite(J) and _finite(gradient)
         if not self.trace:
             if not finite:
                 raise InvalidOption(
                     f"J or its gradient is not finite at the start (J = {J}): the weights are too large"
                 )
-            self.factor = 1 / max(float(gradient.double().square().mean().sqrt()), 1e-300)
-            self.best = x.detach().clone()
+            squares = sum(float(part.double().square().sum()) for part in gradient.view(-1).split(lbfgs.CHUNK))
+            self.factor = 1 / max(math.sqrt(squares / gradient.numel()), 1e-300)
+            self.best = torch.empty_like(self.x, dtype=torch.float16 if self.compact else None)
         if finite and self.best_J > J:
-            self.best_J, self.best = J, x.detach().clone()
+            self.best_J = J
+            self.best.copy_(self.x)
         self.trace.append(J if finite else math.inf)
-        x.grad = (gradient.double() * self.factor).to(x.dtype) if finite else torch.zeros_like(x)
-        return J * self.factor
+        for part in gradient.view(-1).split(lbfgs.CHUNK):  # in float64: small weights make gradients of 1e-40
+            part.copy_(part.double() * self.factor if finite else torch.zeros_like(part))
+        return gradient
 
-    def _new(self, x: Tensor) -> torch.optim.Optimizer:
+    @torch.no_grad()
+    def _move(self, gradient: Tensor, optimizer: torch.optim.Optimizer | None) -> None:
+        if optimizer is None:
+            lbfgs.move(self.x, gradient, self.state, rate=self.rate, history=self.history, compact=self.compact)
+            return
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate
+        self.x.grad = gradient
+        optimizer.step()
+        self.x.grad = None
+        self.state = optimizer.state_dict()["state"].get(0, {})
+
+    def _new(self) -> torch.optim.Optimizer | None:
         if self.optimizer == "lbfgs":
-            return torch.optim.LBFGS(
-                [x], lr=self.rate, max_iter=1, history_size=self.history, tolerance_grad=0, tolerance_change=0
-            )
+            return None
         if self.optimizer == "adam":
-            return torch.optim.Adam([x], lr=self.rate, betas=(0.9, 0.99))
-        return torch.optim.SGD([x], lr=self.rate)
+            return torch.optim.Adam([self.x], lr=self.rate, betas=(0.9, 0.99))
+        return torch.optim.SGD([self.x], lr=self.rate)
 
     def _still(self, tolerance: float, window: int) -> bool:
         if tolerance <= 0 or len(self.trace) <= window:
@@ -135,6 +155,11 @@ class Descent:
             stored = json.loads(metadata[KIND])
             walk = cls(**{name: _unpack(value, tensors) for name, value in stored["walk"].items()})
         return walk, stored["more"]
+
+
+def _finite(x: Tensor) -> bool:
+    """Without the tensors as large as x that `isfinite` makes; a sum that overflows is as bad."""
+    return math.isfinite(float(x.sum()))
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +15,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import InvalidOption
+from ..errors import FingerprintMismatch, InvalidOption, UnreadableFile
 from ..nets.opening import open_net
 from ..nets.perceptual import Vgg
+from ..nets.tiles import values
 from ..samples.files import atomic_write
 from ..samples.images import ImageSource, read_image, write_image
 from .colour import match_colours, with_colours_of
+from .estimate import Estimate
 from .objective import Style
-from .stylize import Stylized, stylize_sample
+from .stylize import Stylized, estimate_sample, stylize_sample
 
 COLOURS = ("no", "luminance", "histogram")
 
@@ -34,10 +37,21 @@ class StylizedPicture:
     run: Stylized
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the picture, and beside it (NAME.json) the settings and the trace of J."""
+        """Write the picture, and beside it (NAME.json) the settings and the trace of J: what `restylize` takes."""
         write_image(path, self.image)
         record = json.dumps(self.run.to_dict(), indent=1).encode()
-        atomic_write(Path(path).with_suffix(".json"), record)
+        atomic_write(record_of(path), record)
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What the options of `stylize` come to: the arguments of `stylize_sample`, and the settings as they were given."""
+
+    net: Vgg
+    picture: Tensor
+    styles: list[Style]
+    start: str | Tensor
+    settings: dict[str, Any]
 
 
 def stylize(
@@ -50,6 +64,7 @@ def stylize(
     masks: Sequence[tuple[ImageSource, ImageSource]] = (),
     keep_color: str = "no",
     init: str | os.PathLike[str] = "content",
+    fingerprint: str | None = None,
     **run: Any,
 ) -> StylizedPicture:
     """Paint `content` like `style` (one picture or several).
@@ -62,25 +77,107 @@ def stylize(
     keep_color: "no"; "luminance": the content's colours, the result's light and dark; "histogram": the styles are
         recoloured to the content's mean and covariance first.
     init: "content", "noise" or a picture to start from.
-    run: options of `stylize_sample` (steps, optimizer, seed, on_progress, ...) and of `objective` (style_weight,
+    fingerprint: of the encoder that is meant; another one is refused.
+    run: options of `stylize_sample` (steps, optimizer, seed, tile, on_progress, ...) and of `objective` (style_weight,
         style_layers, ...).
 
-    Raises UnreadableFile for what is no picture, WeightsError for a damaged encoder, InvalidOption and UnknownName for
-    options that cannot be.
+    The result's `run.settings` are arguments of this function that make the same picture again, byte for byte on the
+    same machine, where the pictures were given as files.
+
+    Raises UnreadableFile for what is no picture, WeightsError for a damaged encoder, FingerprintMismatch, InvalidOption
+    and UnknownName for options that cannot be.
     """
+    task = _task(content, style, encoder, size, blend, masks, keep_color, init, fingerprint)
+    stylized = stylize_sample(task.net, task.picture, task.styles, init=task.start, **run)
+    sample = torch.from_numpy(stylized.sample)[None]
+    if keep_color == "luminance":
+        sample = with_colours_of(values(task.picture), sample)
+    return StylizedPicture(to_image(sample), replace(stylized, settings=stylized.settings | task.settings))
+
+
+def estimate_stylize(
+    content: ImageSource,
+    style: ImageSource | Sequence[ImageSource],
+    *,
+    encoder: str | os.PathLike[str] = "vgg-slim",
+    size: int = 512,
+    blend: Sequence[float] = (),
+    masks: Sequence[tuple[ImageSource, ImageSource]] = (),
+    keep_color: str = "no",
+    init: str | os.PathLike[str] = "content",
+    fingerprint: str | None = None,
+    **run: Any,
+) -> Estimate:
+    """What `stylize` with the same arguments would choose and need. Raises as it does."""
+    task = _task(content, style, encoder, size, blend, masks, keep_color, init, fingerprint)
+    return estimate_sample(task.net, task.picture, task.styles, init=task.start, **run)
+
+
+def restylize(record: str | os.PathLike[str], **changes: Any) -> StylizedPicture:
+    """Make a picture again from the record beside it (OUT.json), with `changes` of its settings if there are any.
+
+    Raises UnreadableFile where the file is no such record, InvalidOption where it was made from pictures that were no
+    files, and as `stylize` does.
+    """
+    try:
+        settings = json.loads(Path(record).read_bytes())["settings"] | changes
+        sources = [settings.pop("content"), settings.pop("style")]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UnreadableFile(f"{os.fspath(record)} is not the record of a stylised picture: {error}") from error
+    if None in (sources[0], *sources[1], *(one for pair in settings.get("masks", ()) for one in pair)):
+        raise InvalidOption(
+            f"{os.fspath(record)}: not all of its pictures were files; name them by content=, style= and masks="
+        )
+    return stylize(*sources, **settings)
+
+
+def record_of(path: str | os.PathLike[str]) -> Path:
+    """The record beside a picture."""
+    return Path(path).with_suffix(".json")
+
+
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Raises InvalidOption or StorageError, before the long work, where a picture could not be written to `path`."""
+    target = Path(path)
+    trial = target.with_name(f".{target.stem[:80]}.{secrets.token_hex(6)}{target.suffix}")
+    try:
+        write_image(trial, np.zeros((1, 1, 3), np.uint8))
+    except (InvalidOption, OSError) as error:
+        raise type(error)(str(error).replace(str(trial), str(target))) from error
+    finally:
+        trial.unlink(missing_ok=True)
+
+
+def check_colours(keep_color: str) -> None:
     if keep_color not in COLOURS:
         raise InvalidOption(f"keep_color is {keep_color!r}; it must be one of {', '.join(COLOURS)}")
-    if size < 1:
-        raise InvalidOption(f"size is {size}; it must be at least 1 pixel")
+
+
+def _task(
+    content: ImageSource,
+    style: ImageSource | Sequence[ImageSource],
+    encoder: str | os.PathLike[str],
+    size: int,
+    blend: Sequence[float],
+    masks: Sequence[tuple[ImageSource, ImageSource]],
+    keep_color: str,
+    init: str | os.PathLike[str],
+    fingerprint: str | None,
+) -> _Task:
+    check_colours(keep_color)
     sources: list[Any] = list(style) if isinstance(style, (list, tuple)) else [style]
     for name, given in (("blend", blend), ("masks", masks)):
         if given and len(given) != len(sources):
             raise InvalidOption(f"{name} has {len(given)} entries for {len(sources)} styles")
-    net = open_encoder(encoder)
-    picture = to_sample(read_image(content), size)
-    styles = [Style(to_sample(read_image(one), size)) for one in sources]
+    opened = open_net(encoder)
+    if fingerprint not in (None, opened.fingerprint):
+        raise FingerprintMismatch(
+            f"the encoder {os.fspath(encoder)} has the fingerprint {opened.fingerprint}, but {fingerprint} is asked for"
+        )
+    picture = to_bytes(read_image(content), size)
+    styles = [Style(to_bytes(read_image(one), size)) for one in sources]
     if keep_color == "histogram":
-        styles = [replace(one, sample=match_colours(one.sample, picture).clamp(0, 1)) for one in styles]
+        styles = [replace(one, sample=match_colours(values(one.sample), values(picture)).clamp(0, 1)) for one in styles]
     if blend:
         styles = [replace(one, weight=float(weight)) for one, weight in zip(styles, blend, strict=True)]
     if masks:
@@ -90,14 +187,19 @@ def stylize(
         ]
     start: str | Tensor = str(init)
     if start not in ("content", "noise"):
-        start = to_sample(read_image(init), exact=tuple(picture.shape[2:]))
-    stylized = stylize_sample(net, picture, styles, init=start, **run)
-    sample = torch.from_numpy(stylized.sample)[None]
-    if keep_color == "luminance":
-        sample = with_colours_of(picture, sample)
-    more = {"size": size, "blend": list(blend), "keep_color": keep_color, "encoder": os.fspath(encoder)}
-    more |= {"content": _named(content), "styles": [_named(one) for one in sources]}
-    return StylizedPicture(to_image(sample), replace(stylized, settings=stylized.settings | more))
+        start = to_bytes(read_image(init), exact=tuple(picture.shape[2:]))
+    settings = {
+        "content": _named(content),
+        "style": [_named(one) for one in sources],
+        "encoder": os.fspath(encoder),
+        "fingerprint": opened.fingerprint,
+        "size": size,
+        "blend": list(blend),
+        "masks": [[_named(one) for one in pair] for pair in masks],
+        "keep_color": keep_color,
+        "init": str(init),
+    }
+    return _Task(opened.net, picture, styles, start, settings)
 
 
 def open_encoder(encoder: str | os.PathLike[str]) -> Vgg:
@@ -108,32 +210,46 @@ def open_encoder(encoder: str | os.PathLike[str]) -> Vgg:
 def to_sample(image: np.ndarray, size: int | None = None, *, exact: tuple[int, ...] | None = None) -> Tensor:
     """(h, w, 3) uint8 -> (1, 3, h', w') float32, 0...1; with `size`, the longer side gets so many pixels, with
     `exact` the picture gets this height and width."""
+    return values(to_bytes(image, size, exact=exact))
+
+
+def to_bytes(image: np.ndarray, size: int | None = None, *, exact: tuple[int, ...] | None = None) -> Tensor:
+    """As `to_sample`, but uint8: a quarter of the memory."""
     picture = Image.fromarray(image)
     if size is not None:
+        if size < 1:
+            raise InvalidOption(f"size is {size}; it must be at least 1 pixel")
         ratio = size / max(picture.size)
         picture = picture.resize(
             (max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio))), Image.Resampling.LANCZOS
         )
     if exact is not None:
         picture = picture.resize((exact[1], exact[0]), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(np.asarray(picture).transpose(2, 0, 1)[None].copy())
 
 
 def to_image(sample: Tensor) -> np.ndarray:
     """(1, 3, h, w), 0...1 -> (h, w, 3) uint8, rounded."""
-    return (sample[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+    image = np.empty((*sample.shape[2:], 3), np.uint8)
+    for number, channel in enumerate(sample[0]):  # one after the other: large pictures fill the memory
+        image[:, :, number] = (channel.clamp(0, 1) * 255).round_().byte().numpy()
+    return image
 
 
 def _mask(source: ImageSource, picture: Tensor, what: str) -> Tensor:
     """A mask picture at the size of `picture`, 0...1. Raises InvalidOption where it has another shape."""
     image = read_image(source)
     height, width = picture.shape[2:]
-    mask_height, mask_width = image.shape[:2]
-    if abs(mask_width / mask_height / (width / height) - 1) > 0.02:
-        raise InvalidOption(
-            f"a mask of {mask_width} x {mask_height} pixels does not have the shape of its {what}, {width} x {height}"
-        )
+    check_shape(image.shape[:2], (height, width), "a mask", what)
     return to_sample(image, exact=(height, width))[0].mean(0)
+
+
+def check_shape(size: Sequence[int], wanted: Sequence[int], what: str, whose: str) -> None:
+    """Raises InvalidOption unless height and width have the same proportion, within 2 %."""
+    if abs(size[1] / size[0] / (wanted[1] / wanted[0]) - 1) > 0.02:
+        raise InvalidOption(
+            f"{what} of {size[1]} x {size[0]} pixels does not have the shape of its {whose}, {wanted[1]} x {wanted[0]}"
+        )
 
 
 def _named(source: ImageSource) -> str | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import sys
+import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InvalidOption
-from ..nets.perceptual import Vgg, smallest
+from ..errors import InvalidOption, StorageError
+from ..nets.perceptual import Vgg
 from ..nets.precision import bfloat16_is_faster
+from ..nets.tiles import halo, values
+from . import estimate
 from .descent import Descent
-from .objective import Objective, Parts, Style, cost_options, objective
+from .estimate import Estimate, Job
+from .lbfgs import CHUNK
+from .machine import peak_memory
+from .objective import Objective, Parts, Style, check_layers, check_size, cost_options, objective
 from .tiling import value_and_gradient
-
-COARSEST = 96  # positions along the shorter axis from which on a coarser scale is worth its while
 
 Progress = Callable[[int, int, dict[str, Any]], None]
 
@@ -33,7 +37,8 @@ class Stylized:
 
     sample: (c, *spatial) float32, 0...1. J: the cost after each evaluation at the finest scale, in the precision of
     the run. parts: J of `sample` itself, clipped to 0...1, in float32. steps: evaluations at all scales.
-    peak_memory_bytes: the process's highest resident size so far.
+    peak_memory_bytes: the process's highest resident size so far. settings: the options, those that were chosen by the
+    run itself (tile, history, compact, precision, scales) as it chose them.
     """
 
     sample: np.ndarray
@@ -61,7 +66,10 @@ def stylize_sample(
     optimizer: str = "lbfgs",
     scales: int | None = None,
     tolerance: float = 2e-3,
-    tile: int | None = None,
+    tile: int | str | None = "auto",
+    history: int | None = None,
+    compact: bool | None = None,
+    memory_limit: int | None = None,
     precision: str = "auto",
     seed: int = 0,
     checkpoint: Path | None = None,
@@ -71,13 +79,18 @@ def stylize_sample(
 ) -> Stylized:
     """Stylise a sample (1, c, *spatial), values 0...1, of 1, 2 or 3 dimensions.
 
-    net: measures content and style. styles: what it is to look like, see `Style`.
+    net: measures content and style. content and the samples of styles may be uint8, 0...255: a quarter of the memory.
+    styles: what it is to look like, see `Style`.
     steps: evaluations of J at each scale, at most.
     init: "content", "noise" or a sample of the content's shape to start from.
     optimizer: "lbfgs", "adam" or "gd" (`style.descent`).
     scales: the run begins at 1/2^(scales-1) of the size; None: as many as leave 96 positions along the shorter axis.
     tolerance: a scale ends early when 50 evaluations lowered J by less than this share.
-    tile: positions per axis of a tile (exact, slower, in bounded memory); None: no tiles.
+    tile: positions per axis of a tile (exact, slower, in bounded memory); None: no tiles; "auto": none, or the largest
+        that fits into the memory (`style.estimate`).
+    history, compact: pairs that L-BFGS remembers, and whether they are kept in bfloat16 (and the best sample in
+        float16); None: 10 in full, or what fits.
+    memory_limit: bytes of resident size that the process should not exceed; None: what the machine can give.
     precision: "fp32", "bf16" or "auto" (what a short probe finds faster).
     seed: of the noise.
     checkpoint: a file; a run found there goes on and ends in the bytes of the uninterrupted one. Deleted at the end.
@@ -85,100 +98,199 @@ def stylize_sample(
         gives the present sample. What it raises ends the run (cancel); the checkpoint stays.
     cost: options of `objective` that say what J is: content_weight, style_weight, style_layers and so on.
 
-    Raises InvalidOption, UnknownName as `objective` does.
+    Raises InvalidOption (also where it does not fit into the memory, with what would), UnknownName as `objective` does.
     """
+    began = time.monotonic()
+    if checkpoint is not None and not os.access(checkpoint.parent, os.W_OK):  # before the work, not at the 25th step
+        raise StorageError(f"cannot write {checkpoint}: there is no such folder, or it is read-only")
+    cost = cost_options(**cost)
+    asked = _asked(
+        cost,
+        steps=steps,
+        init=init,
+        optimizer=optimizer,
+        scales=scales,
+        tolerance=tolerance,
+        tile=tile,
+        history=history,
+        compact=compact,
+        precision=precision,
+        seed=seed,
+    )
+    walk, number, done, chosen = _stored(checkpoint, asked)
+    if not chosen:
+        plan, sizes, low = _plan(net, content, styles, asked, cost, memory_limit)
+        chosen = {name: getattr(plan, name) for name in ("tile", "history", "compact", "scales")}
+        chosen["precision"] = "bf16" if low else "fp32"
+    layers = [*cost["content_layers"], *cost["style_layers"]]
+    sizes = estimate.ladder(net, content.shape[2:], [s.sample.shape[2:] for s in styles], layers, chosen["scales"])
+    low = chosen["precision"] == "bf16"
+    base = _base(content, init, seed)
+    around = halo(net, layers)
+    with _out_of_memory(sizes[-1]):
+        while True:
+            size = sizes[number]
+            cut = estimate.tile_at(size, chosen["tile"], around)
+            targets = [_scaled(one, content, size) for one in styles]
+            J = objective(net, _resized(content, size), targets, tile=cut, **cost)
+            del targets
+            if walk is None:
+                walk = Descent(_at(base, size), optimizer, chosen["history"], chosen["compact"])
+
+            def after(walk: Descent, number: int = number, done: int = done) -> None:
+                """After each evaluation: store the walk now and then, and tell how far it is."""
+                evaluations = len(walk.trace)
+                if checkpoint is not None and evaluations % checkpoint_every == 0:
+                    walk.save(checkpoint, number=number, done=done, chosen=chosen, settings=asked)
+                if on_progress:
+                    info = {
+                        "J": walk.best_J,
+                        "scale": f"{number + 1}/{len(sizes)}",
+                        "sample": lambda: walk.best.float().clamp_(0, 1),
+                    }
+                    on_progress(number * steps + evaluations, len(sizes) * steps, info)
+
+            def evaluate(x: Tensor, J: Objective = J, cut: int | None = cut) -> tuple[float, Tensor]:
+                return _within_range(J, x, tile=cut, low=low)
+
+            walk.run(evaluate, steps, tolerance=tolerance, on_step=after)
+            done += len(walk.trace)
+            number += 1
+            if number == len(sizes):
+                break
+            # What the coarse run changed is added to the fine start: the start's own detail stays.
+            change = _resized(walk.best.to(walk.x.dtype) - _at(base, size), sizes[number])
+            walk = Descent(change.add_(_at(base, sizes[number])), optimizer, chosen["history"], chosen["compact"])
+            del change
+        trace, sample = tuple(walk.trace), walk.best.to(walk.x.dtype).clamp_(0, 1)
+        del walk, base
+        parts = J.parts(sample, tile=cut)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    seconds = time.monotonic() - began
+    return Stylized(sample[0].numpy(), trace, parts, seconds, done, peak_memory(), asked | chosen)
+
+
+def estimate_sample(net: Vgg, content: Tensor, styles: Sequence[Style], **options: Any) -> Estimate:
+    """What `stylize_sample` with the same arguments would choose and need: tile, memory, seconds. Raises as it does."""
+    bound = signature(stylize_sample).bind(net, content, styles, **options)
+    bound.apply_defaults()
+    given = bound.arguments
+    cost = cost_options(**given["cost"])
+    asked = _asked(
+        cost, **{name: given[name] for name in signature(_asked).parameters if name in given and name != "cost"}
+    )
+    plan, sizes, low = _plan(net, content, styles, asked, cost, given["memory_limit"])
+    job = _job(net, content, styles, asked, cost, low)
+    return replace(plan, seconds=estimate.seconds(job, plan, sizes, asked["steps"], cost))
+
+
+def _asked(
+    cost: dict[str, Any],
+    *,
+    steps: int,
+    init: str | Tensor,
+    optimizer: str,
+    scales: int | None,
+    tolerance: float,
+    tile: int | str | None,
+    history: int | None,
+    compact: bool | None,
+    precision: str,
+    seed: int,
+) -> dict[str, Any]:
+    """The options that say what a run does, plain: a run that goes on must have been given the same."""
     if steps < 1:
         raise InvalidOption(f"steps is {steps}; it must be at least 1")
     if precision not in ("auto", "fp32", "bf16"):
         raise InvalidOption(f"precision is {precision!r}; it must be 'auto', 'fp32' or 'bf16'")
-    began = time.monotonic()
-    cost = cost_options(**cost)
-    ladder = _ladder(net, content, styles, [*cost["content_layers"], *cost["style_layers"]], scales)
-    settings = cost | {
-        "tile": tile,
+    if history is not None and history < 1:
+        raise InvalidOption(f"history is {history}; it must be at least 1")
+    return cost | {
         "steps": steps,
+        "init": init if isinstance(init, str) else "a sample",
         "optimizer": optimizer,
-        "scales": len(ladder),
+        "scales": scales,
         "tolerance": tolerance,
+        "tile": tile,
+        "history": history,
+        "compact": compact,
+        "precision": precision,
+        "seed": seed,
     }
-    settings |= {"init": init if isinstance(init, str) else "a sample", "seed": seed}
-    base = _base(content, init, seed)
-    walk, number, done, low = _stored(checkpoint, settings)
-    if low is None:
-        low = precision == "bf16" or (precision == "auto" and bfloat16_is_faster())
-    while True:
-        size = ladder[number]
-        J = objective(net, _resized(content, size), [_scaled(one, content, size) for one in styles], tile=tile, **cost)
-        if walk is None:
-            walk = Descent(_resized(base, size), optimizer)
 
-        def after(walk: Descent, number: int = number, done: int = done) -> None:
-            """After each evaluation: store the walk now and then, and tell how far it is."""
-            evaluations = len(walk.trace)
-            if checkpoint is not None and evaluations % checkpoint_every == 0:
-                walk.save(checkpoint, number=number, done=done, low=low, settings=settings)
-            if on_progress:
-                info = {
-                    "J": walk.best_J,
-                    "scale": f"{number + 1}/{len(ladder)}",
-                    "sample": lambda: walk.best.clamp(0, 1),
-                }
-                on_progress(number * steps + evaluations, len(ladder) * steps, info)
 
-        def evaluate(x: Tensor, J: Objective = J) -> tuple[float, Tensor]:
-            return _within_range(J, x, tile=tile, low=low)
+def _job(
+    net: Vgg, content: Tensor, styles: Sequence[Style], asked: dict[str, Any], cost: dict[str, Any], low: bool
+) -> Job:
+    return Job(
+        net,
+        tuple(content.shape[2:]),
+        tuple(tuple(style.sample.shape[2:]) for style in styles),
+        asked["optimizer"],
+        tuple(cost["content_layers"]),
+        tuple(cost["style_layers"]),
+        sum(style.region is not None for style in styles),
+        cost["tv_weight"] > 0,
+        low,
+    )
 
-        walk.run(evaluate, steps, tolerance=tolerance, on_step=after)
-        done += len(walk.trace)
-        number += 1
-        if number == len(ladder):
-            break
-        # What the coarse run changed is added to the fine start: the start's own detail stays.
-        change = _resized(walk.best - _resized(base, size), ladder[number])
-        walk = Descent(_resized(base, ladder[number]) + change, optimizer)
-    sample = walk.best.clamp(0, 1)
-    parts = J.parts(sample, tile=tile)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
-    seconds = time.monotonic() - began
-    return Stylized(sample[0].numpy(), tuple(walk.trace), parts, seconds, done, peak_memory(), settings)
+
+def _plan(
+    net: Vgg,
+    content: Tensor,
+    styles: Sequence[Style],
+    asked: dict[str, Any],
+    cost: dict[str, Any],
+    memory_limit: int | None,
+) -> tuple[Estimate, list[tuple[int, ...]], bool]:
+    """How to run with what is asked, the sizes from coarse to fine, and whether convolutions are in bfloat16."""
+    layers = [*cost["content_layers"], *cost["style_layers"]]
+    check_layers(net, layers)
+    for number, sample in enumerate([content, *(style.sample for style in styles)]):
+        check_size(net, layers, sample, f"style {number}" if number else "the content")
+    low = asked["precision"] == "bf16" or (asked["precision"] == "auto" and bfloat16_is_faster())
+    job = _job(net, content, styles, asked, cost, low)
+    sizes = estimate.ladder(net, job.size, job.styles, layers, asked["scales"])
+    options = {name: asked[name] for name in ("tile", "history", "compact")}
+    plan = estimate.fit(job, **options, memory_limit=memory_limit)
+    return replace(plan, scales=len(sizes)), sizes, low
+
+
+@contextmanager
+def _out_of_memory(size: tuple[int, ...]) -> Iterator[None]:
+    """torch says that memory is lacking by a RuntimeError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        shape = " x ".join(map(str, size))
+        raise InvalidOption(
+            f"the memory was used up while {shape} positions were stylised; choose a smaller size or tile"
+        ) from error
 
 
 def _within_range(J: Objective, x: Tensor, *, tile: int | None, low: bool) -> tuple[float, Tensor]:
     """J and gradient of the sample that x stands for: x clipped to 0...1, which is what can be shown. Where x lies
     outside, the gradient counts only if it leads back in."""
-    value, gradient = value_and_gradient(J, x.clamp(0, 1), tile=tile, low=low)
-    outward = ((x <= 0) & (gradient > 0)) | ((x >= 1) & (gradient < 0))
-    return value, gradient.masked_fill(outward, 0.0)
+    value, gradient = value_and_gradient(J, x, tile=tile, low=low)
+    gradient = gradient.contiguous()
+    for g, v in zip(gradient.view(-1).split(CHUNK), x.view(-1).split(CHUNK), strict=True):
+        g.masked_fill_(((v <= 0) & (g > 0)) | ((v >= 1) & (g < 0)), 0.0)
+    return value, gradient
 
 
-def _stored(path: Path | None, settings: dict[str, Any]) -> tuple[Descent | None, int, int, bool | None]:
-    """The walk to go on with, its scale's number, the evaluations before it, and whether it runs in bfloat16."""
+def _stored(path: Path | None, asked: dict[str, Any]) -> tuple[Descent | None, int, int, dict[str, Any]]:
+    """The walk to go on with, its scale's number, the evaluations before it, and what its run chose for itself."""
     if path is None or not path.exists():
-        return None, 0, 0, None
+        return None, 0, 0, {}
     walk, more = Descent.load(path)
     theirs = more["settings"]
-    differing = sorted(name for name in {*theirs, *settings} if theirs.get(name) != settings.get(name))
+    differing = sorted(name for name in {*theirs, *asked} if theirs.get(name) != asked.get(name))
     if differing:
         raise InvalidOption(f"{path} belongs to a run with other settings ({', '.join(differing)}); name another file")
-    return walk, more["number"], more["done"], more["low"]
-
-
-def _ladder(
-    net: Vgg, content: Tensor, styles: Sequence[Style], layers: Sequence[str], scales: int | None
-) -> list[tuple[int, ...]]:
-    """Spatial sizes from coarse to fine; none so small that the net cannot take the content or a style."""
-    full = tuple(content.shape[2:])
-    shortest = min([min(full), *(min(style.sample.shape[2:]) for style in styles)])
-    least = max(smallest(net.architecture, layer) for layer in layers)
-    if scales is None:
-        scales = max(1, 1 + int(math.log2(max(1, shortest / max(COARSEST, least)))))
-    if scales < 1 or (scales > 1 and shortest // 2 ** (scales - 1) < least):
-        raise InvalidOption(
-            f"scales is {scales}; with {shortest} positions these layers allow at most "
-            f"{max(1, 1 + int(math.log2(max(1, shortest / least))))}"
-        )
-    return [tuple(max(1, round(n / 2**i)) for n in full) for i in reversed(range(scales))]
+    return walk, more["number"], more["done"], more["chosen"]
 
 
 def _base(content: Tensor, init: str | Tensor, seed: int) -> Tensor:
@@ -190,7 +302,7 @@ def _base(content: Tensor, init: str | Tensor, seed: int) -> Tensor:
         return content
     if init == "noise":
         noise = torch.randn(content.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        return (0.5 + 0.1 * noise).to(content.dtype)
+        return (0.5 + 0.1 * noise).to(content.dtype if content.is_floating_point() else torch.float32)
     raise InvalidOption(f"init is {init!r}; it must be 'content', 'noise' or a sample")
 
 
@@ -205,21 +317,18 @@ def _scaled(style: Style, content: Tensor, size: tuple[int, ...]) -> Style:
     return Style(_resized(style.sample, theirs), style.weight, mask(style.region, size), mask(style.mask, theirs))
 
 
+def _at(base: Tensor, size: Sequence[int]) -> Tensor:
+    """The start at another size, as floats."""
+    return values(_resized(base, size))
+
+
 def _resized(x: Tensor, size: Sequence[int]) -> Tensor:
     """x (1, c, *spatial) at another size: means over pixels when it shrinks, linear between them when it grows."""
     if tuple(x.shape[2:]) == tuple(size):
         return x
+    x = values(x)
     dims = x.ndim - 2
     if size[0] < x.shape[2]:
         pool: Any = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[dims - 1]
         return pool(x, list(size))
     return F.interpolate(x, size=list(size), mode=("linear", "bilinear", "trilinear")[dims - 1], align_corners=False)
-
-
-def peak_memory() -> int:
-    """The process's highest resident size so far, bytes; 0 where the system does not tell."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -20,12 +20,13 @@ from .objective import Objective, total, total_variation
 def value_and_gradient(
     objective: Objective, x: Tensor, *, tile: int | None = None, low: bool = False
 ) -> tuple[float, Tensor]:
-    """J(x) and dJ/dx (1, c, *spatial), in one pass, or with `tile` pixels per axis in two passes over tiles.
+    """J and dJ/dx (1, c, *spatial) of x clipped to 0...1, in one pass, or with `tile` pixels per axis in two passes.
+    (The gradient is that at the clipped x, also where x lies outside.)
 
     low: convolutions in bfloat16; sums and the gradient itself stay in float32.
     """
     if tile is None:
-        x = x.detach().requires_grad_(True)
+        x = x.detach().clamp(0, 1).requires_grad_(True)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
             whole = objective(x)
         return float(whole.detach()), torch.autograd.grad(whole, x)[0]
@@ -34,7 +35,7 @@ def value_and_gradient(
     sums: dict[tuple[str, int], Tensor] = {}
     with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=low):
         for one in cuts:
-            found = one.of(activations(objective.net, within(x, one.crop), layers))
+            found = one.of(activations(objective.net, within(x, one.crop).clamp(0, 1), layers))
             for key, value in objective.style_sums(found, one.windows).items():
                 sums[key] = sums[key] + value if key in sums else value
     sums = {key: value.requires_grad_(True) for key, value in sums.items()}
@@ -42,7 +43,7 @@ def value_and_gradient(
     slopes = dict(zip(sums, torch.autograd.grad(style, list(sums.values())), strict=True))
     cost, gradient = float(style.detach()), torch.zeros_like(x)
     for one in cuts:
-        part = within(x, one.crop).clone().requires_grad_(True)
+        part = within(x, one.crop).clamp(0, 1).requires_grad_(True)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
             found = one.of(activations(objective.net, part, layers))
             content = objective.alpha * objective.content_cost(found, one.windows)
@@ -51,7 +52,7 @@ def value_and_gradient(
         within(gradient, one.crop).add_(torch.autograd.grad(pull, part)[0])
         cost += float(content.detach())
     if objective.gamma:
-        part = x.clone().requires_grad_(True)
+        part = x.clamp(0, 1).requires_grad_(True)
         tv = objective.gamma * total_variation(part)
         gradient += torch.autograd.grad(tv, part)[0]
         cost += float(tv.detach())

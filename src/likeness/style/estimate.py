@@ -1,0 +1,313 @@
+"""What a stylisation will need, before it runs: memory from a count of what it keeps, time from a short probe; and the
+tile and the optimiser's history with which it fits.
+
+Counted per position (C channels of a convolution, s its stride): going forward, each convolution leaves its input with
+the mirrored border and what comes out of its ReLU, each max pooling its output and where the maxima were (8 bytes); on
+the way back about 3.4 maps of the first layer's size come and go. Measured: 806 bytes a pixel for 16 channels at first,
+3,020 for 64, within 4 %. Without gradients, no more than 4 maps of the first layer exist at once.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import InvalidOption
+from ..nets.perceptual import Vgg, smallest, stride
+from ..nets.tiles import extent, halo
+from . import machine
+from .objective import Style, objective
+from .tiling import value_and_gradient
+
+COARSEST = 96  # positions along the shorter axis from which on a coarser scale is worth its while
+HISTORY = 10  # L-BFGS pairs; with 10 it falls as with 100
+LEAST = 45_000_000  # bytes: what the first convolutions cost whatever the size
+SHARE = 0.9  # of what the machine can give: what is planned with
+WORTH = 2.5  # tiles that are computed this many times over are only used when nothing else fits
+PASSES = (
+    0.7  # of forward and back, of a tile whose sums are taken first: an evaluation by tiles takes 1.7 times as long
+)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How a stylisation is run, and what it takes.
+
+    size: positions per axis. scales: from coarse to fine. tile: positions per axis, None for no tiles. history,
+    compact: L-BFGS pairs, and whether they are kept in bfloat16. peak_memory_bytes: the process's resident size at its
+    highest. memory_limit: what it must not exceed (None: unknown). seconds: if all steps are taken; None where only
+    the memory was asked for.
+    """
+
+    size: tuple[int, ...]
+    scales: int
+    tile: int | None
+    history: int
+    compact: bool
+    peak_memory_bytes: int
+    memory_limit: int | None
+    seconds: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be estimated. size, styles: positions per axis of the content and of each style. layers: content's and
+    style's. regions: how many there are with a mask. low: convolutions in bfloat16."""
+
+    net: Vgg
+    size: tuple[int, ...]
+    styles: tuple[tuple[int, ...], ...]
+    optimizer: str
+    content_layers: tuple[str, ...]
+    style_layers: tuple[str, ...]
+    regions: int = 0
+    variation: bool = False
+    low: bool = False
+
+    @property
+    def layers(self) -> list[str]:
+        return list(dict.fromkeys([*self.content_layers, *self.style_layers]))
+
+
+def ladder(
+    net: Vgg, content: Sequence[int], styles: Sequence[Sequence[int]], layers: Sequence[str], scales: int | None
+) -> list[tuple[int, ...]]:
+    """Spatial sizes from coarse to fine; none so small that the net cannot take the content or a style."""
+    shortest = min(min(content), *(min(style) for style in styles))
+    least = max(smallest(net.architecture, layer) for layer in layers)
+    if scales is None:
+        scales = max(1, 1 + int(math.log2(max(1, shortest / max(COARSEST, least)))))
+    if scales < 1 or (scales > 1 and shortest // 2 ** (scales - 1) < least):
+        raise InvalidOption(
+            f"scales is {scales}; with {shortest} positions these layers allow at most "
+            f"{max(1, 1 + int(math.log2(max(1, shortest / least))))}"
+        )
+    return [tuple(max(1, round(n / 2**i)) for n in content) for i in reversed(range(scales))]
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def memory(job: Job, tile: int | None, history: int, compact: bool) -> int:
+    """Bytes that the run takes at its highest, on top of what the process has with the samples read."""
+    n = math.prod(job.size)
+    vector = 4 * n * job.net.architecture.in_channels
+    crop, around = n, halo(job.net, job.layers) if tile else 0
+    style = max(math.prod(size) for size in job.styles)
+    if tile:
+        crop = math.prod(extent(length, tile, around)[0] for length in job.size)
+        style = max(math.prod(extent(length, tile, around)[0] for length in size) for size in job.styles)
+    channels = {name: module.out_channels for name, module in _convolutions(job)}
+    wanted = sum(4 * n * channels[_conv_of(layer)] / stride(layer) ** len(job.size) for layer in job.content_layers)
+    running, stepping = _vectors(job.optimizer, history, compact)
+    if job.variation:
+        running += 6
+    first = next(iter(channels.values()))
+    targets = 16 * first * max(style, crop)
+    needs = (targets + wanted + vector, wanted + running * vector + crop * _per_position(job), stepping * vector)
+    return round(LEAST + max(needs))
+
+
+def _vectors(optimizer: str, history: int, compact: bool) -> tuple[float, float]:
+    """Tensors of the sample's size while J is evaluated and while a step is taken: x, the gradient, the best sample and
+    what `style.descent` remembers."""
+    best = 0.5 if compact else 1
+    if optimizer == "lbfgs":
+        pairs = (history - 0.5) if compact else (2 * history - 1)  # the newest one half, but for the gradients
+        return 3 + best + pairs, 3 + best + pairs + (0.5 if compact else 1)
+    return {"adam": (4 + best, 6 + best)}.get(optimizer, (2 + best, 2 + best))
+
+
+def _per_position(job: Job) -> float:
+    """Bytes per position of the sample of going through the net and back."""
+    a, size = job.net.architecture, 2 if job.low else 4
+    taps = {_conv_of(layer) for layer in job.layers}
+    mirrored = a.padding != "zeros"
+    total = 4.0 * 4 * a.in_channels  # the sample clipped, normalised, its gradient
+    before = a.in_channels
+    for name, module in _convolutions(job):
+        per = stride(name) ** len(job.size)
+        total += size * (module.out_channels + mirrored * module.in_channels) / per
+        if name in taps and job.low:
+            total += 4 * module.out_channels / per  # sums are taken in float32
+        if name in taps and job.regions:
+            total += 4 * job.regions * module.out_channels / per
+        if name.endswith("_1") and not name.startswith("conv1_"):
+            total += (size + (8 if a.pooling == "max" else 0)) * before / per
+        before = module.out_channels
+    return total + 3.4 * size * next(_convolutions(job))[1].out_channels
+
+
+def _convolutions(job: Job) -> Iterator[tuple[str, Any]]:
+    """Those that a pass to the deepest layer runs through, by name."""
+    deepest = {_conv_of(layer) for layer in job.layers}
+    for name, module in job.net.named_children():
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            yield name, module
+            deepest.discard(name)
+            if not deepest:
+                return
+
+
+def _conv_of(layer: str) -> str:
+    """The convolution whose maps a layer has; of pool1 the first after it, which is near enough."""
+    number = layer.lstrip("convrelupi")
+    return f"conv{int(number) + 1}_1" if layer.startswith("pool") else f"conv{number}"
+
+
+def fit(
+    job: Job,
+    *,
+    tile: int | str | None,
+    history: int | None = None,
+    compact: bool | None = None,
+    memory_limit: int | None = None,
+) -> Estimate:
+    """The tile and the history with which `job` fits into the memory: none and 10 where they do; else the largest tile,
+    and 10 pairs in bfloat16; else fewer pairs.
+
+    tile: "auto", or positions per axis, or None for none, which is then kept to, as `history` and `compact` are.
+    memory_limit: bytes of resident size that the process must not exceed; None: what the machine can give.
+    Raises InvalidOption where it cannot fit, with what would.
+    """
+    base = machine.resident()
+    planned, most = memory_limit, memory_limit
+    if memory_limit is None and (left := machine.available()) is not None:
+        planned, most = base + int(SHARE * left), base + left
+    best: Estimate | None = None
+    for one_tile, pairs, small in _ways(job, tile, history, compact):
+        need = base + memory(job, one_tile, pairs, small)
+        found = Estimate(job.size, 1, one_tile, pairs, small, need, most)
+        if planned is None or need <= planned:
+            return found
+        if best is None or need < best.peak_memory_bytes:
+            best = found
+    assert best is not None and most is not None
+    if best.peak_memory_bytes <= most:  # with nothing to spare
+        return best
+    raise InvalidOption(_refusal(job, best, tile, history, compact, most))
+
+
+def _ways(
+    job: Job, tile: int | str | None, history: int | None, compact: bool | None
+) -> Iterator[tuple[int | None, int, bool]]:
+    """(tile, history, compact) from what is best to what is smallest."""
+    shorter = [history] if history else [6, 4, 3, 2, 1] if job.optimizer == "lbfgs" else []
+    full = history or HISTORY
+    memories = [(full, False), (full, True), *((pairs, True) for pairs in shorter)]
+    if compact is not None:
+        memories = list(dict.fromkeys((pairs, compact) for pairs, _ in memories))
+    if tile != "auto":
+        yield from ((_number(tile), pairs, small) for pairs, small in memories)
+        return
+    yield from ((None, pairs, small) for pairs, small in memories[:2])
+    around, step = halo(job.net, job.layers), max(stride(layer) for layer in job.layers)
+    sides = (step * times << doubled for doubled in range(16, 0, -1) for times in (3, 2))
+    cuts = [side for side in sides if side < max(job.size)]
+    worth = [side for side in cuts if repeated(job.size, side, around) <= WORTH]
+    yield from ((side, pairs, small) for pairs, small in memories for side in worth)
+    yield from ((side, *memories[-1]) for side in cuts)
+
+
+def _number(tile: int | str | None) -> int | None:
+    if isinstance(tile, str):
+        raise InvalidOption(f"tile is {tile!r}; it must be 'auto', a number of positions or None")
+    return tile
+
+
+def repeated(size: Sequence[int], tile: int, around: int) -> float:
+    """How often each position is computed, on average, because tiles overlap."""
+    return math.prod(extent(n, tile, around)[1] / n for n in size)
+
+
+def _refusal(
+    job: Job, best: Estimate, tile: int | str | None, history: int | None, compact: bool | None, most: int
+) -> str:
+    shape = " x ".join(map(str, job.size))
+    how = f"tiles of {best.tile}" if best.tile else "no tiles"
+    text = f"{shape} positions need {_mb(best.peak_memory_bytes)} with {how}, and {_mb(most)} can be had"
+    options: dict[str, Any] = {"history": history, "compact": compact, "memory_limit": most}
+    if tile != "auto":
+        try:
+            found = fit(job, tile="auto", **options)
+        except InvalidOption:
+            pass
+        else:
+            return f"{text}; tile='auto' would take {_mb(found.peak_memory_bytes)} with tiles of {found.tile}"
+    longer = max(job.size)
+    for part in (n / 20 for n in range(19, 0, -1)):
+        smaller = tuple(max(1, int(n * part)) for n in job.size)
+        styles = tuple(tuple(max(1, int(n * part)) for n in size) for size in job.styles)
+        sized = Job(**{**vars(job), "size": smaller, "styles": styles})
+        if machine.resident() + min(memory(sized, *way) for way in _ways(sized, tile, history, compact)) <= most:
+            return f"{text}; a size of {int(longer * part)} along the longer axis would fit"
+    return f"{text}, which is too little for any size: free some memory"
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+def seconds(job: Job, plan: Estimate, sizes: Sequence[tuple[int, ...]], steps: int, cost: dict[str, Any]) -> float:
+    """How long the run takes if it takes all its steps: J and gradient of a small sample are timed on this machine, and
+    scaled by the number of positions, the overlap of tiles, and what the optimiser reads and writes."""
+    per = _time_per_position(job, cost)
+    around = halo(job.net, job.layers)
+    total = 0.0
+    for size in sizes:
+        n = math.prod(size)
+        cut = tile_at(size, plan.tile, around)
+        passes = (1 + PASSES) * repeated(size, cut, around) if cut else 1.0
+        traffic = 4 * n * job.net.architecture.in_channels * (25 + 12 * plan.history)
+        total += steps * (n * per * passes + traffic / _bandwidth())
+        total += n / math.prod(sizes[-1]) * per * PASSES * sum(map(math.prod, [job.size, *job.styles]))  # targets
+    return total
+
+
+def tile_at(size: Sequence[int], tile: int | None, around: int) -> int | None:
+    """The tile for a sample of `size`: none where the whole is no larger than a tile with what lies around it."""
+    if tile is None or math.prod(size) <= (tile + 2 * around) ** len(size):
+        return None
+    return tile
+
+
+def _time_per_position(job: Job, cost: dict[str, Any]) -> float:
+    least = 2 * max(smallest(job.net.architecture, layer) for layer in job.layers)
+    side = max(least, {1: 4096, 2: 64, 3: 16}[len(job.size)])
+    while True:
+        size = [min(n, side) for n in job.size]
+        x = torch.rand(1, job.net.architecture.in_channels, *size, generator=torch.Generator().manual_seed(0))
+        J = objective(job.net, x, [Style(x)], **cost)
+        x = (x + 0.1).clamp_(0, 1)
+        value_and_gradient(J, x, low=job.low)
+        took = _fastest(lambda J=J, x=x: value_and_gradient(J, x, low=job.low), 3)  # type: ignore[misc]
+        if took > 0.1 or side >= max(job.size):
+            return took / math.prod(size)
+        side *= 2
+
+
+def _bandwidth() -> float:
+    """Bytes read per second by a simple loop over vectors too large for caches."""
+    a = torch.zeros(1 << 23)
+    return 8 * a.numel() / _fastest(lambda: torch.dot(a, a), 3)
+
+
+def _fastest(work: Callable[[], object], turns: int) -> float:
+    times = []
+    for _ in range(turns):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)

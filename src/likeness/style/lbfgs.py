@@ -1,0 +1,88 @@
+"""L-BFGS with a fixed step length (Nocedal & Wright 2006, algorithms 7.4 and 7.5), for samples so large that a vector
+of their size is a large share of the memory.
+
+Between two steps it keeps the last gradient, the last step and the pairs, and nothing else; it works in the memory of
+the gradient it is given; and it can keep steps and pairs in bfloat16. (torch's copies the gradient, keeps the direction
+too, and has only its parameters' precision.) In float32 it walks where torch's `LBFGS(max_iter=1)` with tolerances of
+0 walks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK = 1 << 20  # values that are brought to another precision at once
+FIRST = 1e-4  # the first step of a large sample: 1/|g|, with as many values, would be lost to rounding
+FLATTEST = 1e-10  # pairs with y's below it say nothing (of gradients of about RMS 1)
+
+
+def move(x: Tensor, gradient: Tensor, state: dict[str, Any], *, rate: float, history: int, compact: bool) -> None:
+    """One step of `x`, in place.
+
+    gradient: of J at x; contiguous, and taken over.
+    state: {} before the first step, and what this function left there before every other one.
+    history: pairs of steps and changes of the gradient that are remembered, at least 1.
+    compact: keep them in bfloat16.
+    """
+    g = gradient.flatten()
+    d = torch.empty_like(g) if not state else state.pop("gradient").flatten()
+    first = "step" not in state
+    pairs: list[list[Tensor]] = state.setdefault("pairs", [])
+    if not first:
+        torch.sub(g, d, out=d)
+        y, s = _kept(d, compact), state.pop("step")
+        if dot(s, y) > FLATTEST:
+            pairs.append([s, y])
+        if y is d:
+            d = torch.empty_like(g)
+    torch.neg(g, out=d)
+    _times_inverse_hessian(d, pairs)
+    if first or dot(g, d) >= 0:  # rounding can turn a direction uphill
+        pairs.clear()
+        torch.neg(g, out=d)
+        rate *= min(1.0, max(1 / max(float(torch.linalg.vector_norm(g, 1)), 1e-30), FIRST))
+    d.mul_(rate)
+    del pairs[: max(0, len(pairs) - history + 1)]  # the step makes the next pair
+    state["step"] = _kept(d, compact)
+    for part, step in _together(x.view(-1), state["step"]):
+        part.add_(step)
+    state["gradient"] = g
+
+
+def _times_inverse_hessian(d: Tensor, pairs: list[list[Tensor]]) -> None:
+    """The two loops, in place."""
+    if not pairs:
+        return
+    shares = []
+    curvatures = [dot(s, y) for s, y in pairs]
+    for (s, y), curvature in zip(reversed(pairs), reversed(curvatures), strict=True):
+        shares.append(dot(s, d) / curvature)
+        _add(d, y, -shares[-1])
+    newest = pairs[-1][1]
+    d.mul_(curvatures[-1] / dot(newest, newest))
+    for (s, y), curvature, share in zip(pairs, curvatures, reversed(shares), strict=True):
+        _add(d, s, share - dot(y, d) / curvature)
+
+
+def dot(a: Tensor, b: Tensor) -> float:
+    return sum(float(p @ q) for p, q in _together(a, b))
+
+
+def _add(d: Tensor, other: Tensor, factor: float) -> None:
+    for part, more in _together(d, other):
+        part.add_(more, alpha=factor)
+
+
+def _together(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Parts of two flat vectors in one precision, at least float32; those of `a` are views where it has that."""
+    precision = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
+    for p, q in zip(a.split(CHUNK), b.split(CHUNK), strict=True):
+        yield p.to(precision), q.to(precision)
+
+
+def _kept(d: Tensor, compact: bool) -> Tensor:
+    return d.to(torch.bfloat16) if compact else d

@@ -1,0 +1,177 @@
+"""What a run will need: memory counted against measured, the tile and the history that fit, and refusals that help."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from likeness.errors import InvalidOption
+from likeness.nets.perceptual import Architecture, Vgg, save
+from likeness.style import estimate, machine
+from likeness.style.estimate import Job
+from likeness.style.objective import Style
+from likeness.style.stylize import estimate_sample, stylize_sample
+
+LAYERS: dict[str, Any] = {"content_layers": {"relu2_1": 1.0}, "style_layers": {"relu1_1": 0.5, "relu2_1": 0.5}}
+LARGE = 400_000_000_000
+
+
+def net(dims: int = 2, widths: tuple[int, ...] = (6, 8)) -> Vgg:
+    torch.manual_seed(0)
+    return Vgg(Architecture(spatial_dims=dims, widths=widths, depths=(1,) * len(widths)))
+
+
+def job(size: tuple[int, ...] = (3072, 4096), optimizer: str = "lbfgs", **more: Any) -> Job:
+    slim = Vgg(Architecture(spatial_dims=len(size), widths=(16, 32, 64, 128), depths=(2, 2, 4, 1)))
+    layers = tuple(f"relu{block}_1" for block in (1, 2, 3, 4))
+    return Job(slim, size, (size,), optimizer, layers[3:], layers, **more)
+
+
+CHILD = """
+import json, sys
+import torch
+from likeness.nets.perceptual import load
+from likeness.style import machine
+from likeness.style.objective import Style
+from likeness.style.stylize import estimate_sample, stylize_sample
+
+torch.set_num_threads(1)
+net, options = load(sys.argv[1]), json.loads(sys.argv[2])
+size = options.pop("size")
+content, style = ((torch.rand(1, 3, *size) * 255).byte() for _ in range(2))
+found = estimate_sample(net, content, [Style(style)], precision="fp32", scales=1, **options)
+run = stylize_sample(net, content, [Style(style)], precision="fp32", scales=1, **options)
+print(json.dumps({**found.to_dict(), "measured": run.peak_memory_bytes}))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"size": [384, 512], "steps": 4},
+        {"size": [512, 384], "steps": 4, "optimizer": "adam"},
+        {"size": [512, 768], "steps": 12, "tile": 128, "history": 3, "compact": True},
+    ],
+)
+def test_memory_is_what_is_measured(tmp_path: Path, options: dict[str, Any]) -> None:
+    save(Vgg(Architecture(widths=(16, 32, 64, 128), depths=(1, 1, 1, 1))), tmp_path / "net.safetensors")
+    words = [sys.executable, "-c", CHILD, str(tmp_path / "net.safetensors"), json.dumps(options)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=True)
+    found = json.loads(done.stdout)
+    assert found["peak_memory_bytes"] == pytest.approx(found["measured"], rel=0.2)
+    assert found["seconds"] > 0
+
+
+def test_what_fits_is_chosen_from_best_to_smallest() -> None:
+    base = machine.resident()
+    found = [estimate.fit(job(), tile="auto", memory_limit=limit) for limit in (LARGE, base + 9 * 10**9, base + 10**9)]
+    assert (found[0].tile, found[0].history, found[0].compact) == (None, 10, False)
+    assert found[1].tile is not None
+    assert (found[2].compact, found[2].history < 10) == (True, True)
+    for one, limit in zip(found, (LARGE, base + 9 * 10**9, base + 10**9), strict=True):
+        assert one.peak_memory_bytes <= limit
+    assert all(a.peak_memory_bytes >= b.peak_memory_bytes for a, b in zip(found, found[1:], strict=False))
+    kept = estimate.fit(job(), tile=512, history=7, compact=False, memory_limit=LARGE)
+    assert (kept.tile, kept.history, kept.compact) == (512, 7, False)
+
+
+def test_a_photograph_of_12_million_pixels_fits_into_one_gigabyte_and_a_quarter() -> None:
+    """1.5 GB less what torch, the encoder and the two pictures take."""
+    base = machine.resident()
+    found = estimate.fit(job(), tile="auto", memory_limit=base + 1_200_000_000)
+    assert found.tile is not None and found.tile >= 256
+    assert found.history >= 1
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam", "gd"])
+@pytest.mark.parametrize("size", [(1 << 22,), (2000, 3000), (160, 170, 180)])
+def test_less_memory_never_means_more(optimizer: str, size: tuple[int, ...]) -> None:
+    one = Job(net(len(size)), size, (size,), optimizer, ("relu2_1",), ("relu1_1", "relu2_1"))
+    base, before = machine.resident(), math.inf
+    for limit in (LARGE, 3 * 10**9, 10**9, 5 * 10**8, 3 * 10**8):
+        try:
+            found = estimate.fit(one, tile="auto", memory_limit=base + limit)
+        except InvalidOption as error:
+            assert "would fit" in str(error)
+            break
+        assert found.peak_memory_bytes - base <= min(before, limit) + 1e6
+        before = found.peak_memory_bytes - base
+
+
+def test_a_refusal_says_what_would_fit() -> None:
+    base = machine.resident()
+    with pytest.raises(InvalidOption, match="need .* MB with tiles of .*; a size of .* would fit") as refused:
+        estimate.fit(job(), tile="auto", memory_limit=base + 300_000_000)
+    longer = int(str(refused.value).split("a size of ")[1].split()[0])
+    assert estimate.fit(job((longer * 3 // 4, longer)), tile="auto", memory_limit=base + 320_000_000)
+    with pytest.raises(InvalidOption, match="with no tiles, and .* tile='auto' would take .* with tiles of"):
+        estimate.fit(job(), tile=None, memory_limit=base + 2 * 10**9)
+    with pytest.raises(InvalidOption, match="too little for any size"):
+        estimate.fit(job(), tile="auto", memory_limit=base)
+    with pytest.raises(InvalidOption, match="tile is 'big'"):
+        estimate.fit(job(), tile="big")
+
+
+def test_a_run_does_as_the_estimate_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "resident", lambda: 300_000_000)
+    sample = torch.rand(1, 3, 400, 500)
+    options: dict[str, Any] = {**LAYERS, "precision": "fp32", "scales": 1, "memory_limit": 420_000_000}
+    found = estimate_sample(net(2, (32, 16)), sample, [Style(sample)], steps=2, **options)
+    run = stylize_sample(net(2, (32, 16)), sample, [Style(sample)], steps=2, **options)
+    assert found.tile is not None
+    for name in ("tile", "history", "compact"):
+        assert run.settings[name] == getattr(found, name)
+    assert found.seconds is not None and found.seconds > 0
+    with pytest.raises(InvalidOption, match="can be had"):
+        stylize_sample(net(), sample, [Style(sample)], steps=2, **options | {"memory_limit": 1})
+
+
+def test_bytes_are_as_good_as_floats() -> None:
+    content, style = ((torch.rand(1, 3, 24, 20) * 255).byte() for _ in range(2))
+    options: dict[str, Any] = {**LAYERS, "precision": "fp32", "scales": 1, "steps": 5}
+    for more in ({}, {"tile": 8}, {"scales": 2}):
+        plain = stylize_sample(net(), content.float() / 255, [Style(style.float() / 255)], **options | more)
+        small = stylize_sample(net(), content, [Style(style)], **options | more)
+        assert (plain.sample == small.sample).all()
+
+
+def test_half_the_memory_loses_little() -> None:
+    content, style = torch.rand(1, 3, 40, 30), torch.rand(1, 3, 40, 30)
+    options: dict[str, Any] = {**LAYERS, "precision": "fp32", "scales": 1, "steps": 40, "tolerance": 0}
+    full, compact = (
+        stylize_sample(net(), content, [Style(style)], compact=one, history=4, **options) for one in (False, True)
+    )
+    assert compact.parts.J < 1.1 * full.parts.J
+    assert pytest.approx(min(compact.J), rel=0.01) == compact.parts.J  # its best sample is kept in float16
+
+
+def test_what_the_machine_can_give(tmp_path: Path) -> None:
+    assert machine.resident() > 10_000_000
+    assert machine.peak_memory() >= 0.9 * machine.resident()
+    left = machine.available()
+    assert left is None or left > 0
+    new, old = tmp_path / "a" / "b", tmp_path / "memory" / "c"
+    for group, files in (
+        (new, {"memory.max": "900", "memory.current": "500", "memory.stat": "anon 1\ninactive_file 100"}),
+        (tmp_path, {"memory.max": "max", "memory.current": "5", "memory.stat": "anon 1"}),
+        (
+            old,
+            {"memory.limit_in_bytes": "700", "memory.usage_in_bytes": "600", "memory.stat": "total_inactive_file 50"},
+        ),
+        (
+            tmp_path / "memory",
+            {"memory.limit_in_bytes": str(2**63), "memory.usage_in_bytes": "6", "memory.stat": "a 0"},
+        ),
+    ):
+        group.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (group / name).write_text(text + "\n")
+    (tmp_path / "listing").write_text("4:memory:/c\n1:cpu:/\n0::/a/b\n")
+    assert sorted(machine._groups(tmp_path / "listing", tmp_path)) == [150, 500]
+    assert list(machine._groups(tmp_path / "missing", tmp_path)) == []

@@ -1,0 +1,67 @@
+"""L-BFGS against torch's, and in half the memory."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from likeness.style import lbfgs
+
+
+def valley(x: torch.Tensor) -> tuple[float, torch.Tensor]:
+    """A stretched bowl, bent."""
+    x = x.detach().clone().requires_grad_(True)
+    stretch = torch.logspace(0, 2, x.numel(), dtype=x.dtype).reshape(x.shape)
+    J = (stretch * (x - 0.5).square()).sum() + (x[..., 1:] - x[..., :-1].square()).square().sum()
+    return float(J.detach()), torch.autograd.grad(J, x)[0]
+
+
+@pytest.mark.parametrize("history", [1, 3, 10])
+def test_it_walks_where_torchs_walks(history: int) -> None:
+    start = torch.rand(1, 3, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    theirs = start.clone().requires_grad_(True)
+    optimizer = torch.optim.LBFGS(
+        [theirs], lr=1.0, max_iter=1, history_size=history, tolerance_grad=0, tolerance_change=0
+    )
+    ours, state = start.clone(), {}
+    for step in range(40):
+
+        def closure() -> float:
+            J, theirs.grad = valley(theirs)
+            return J
+
+        optimizer.step(closure)
+        lbfgs.move(ours, valley(ours)[1], state, rate=1.0, history=history, compact=False)
+        if step < 15:  # later rounding has grown
+            assert torch.allclose(ours, theirs.detach(), rtol=1e-6, atol=1e-9), step
+    assert valley(ours)[0] < 1.01 * valley(theirs)[0]
+
+
+def test_what_it_keeps_between_steps() -> None:
+    """The last gradient and step, and pairs: history - 1 of them while J is evaluated, and in bfloat16 if asked."""
+    x, state = torch.rand(1, 3, 500), dict[str, Any]()
+    for _ in range(8):
+        lbfgs.move(x, valley(x)[1], state, rate=0.5, history=3, compact=True)
+    assert state.keys() == {"gradient", "step", "pairs"}
+    assert len(state["pairs"]) == 2
+    kept = [state["step"], *(one for pair in state["pairs"] for one in pair)]
+    assert {one.dtype for one in kept} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_pairs_in_bfloat16_serve_as_well(compact: bool) -> None:
+    x, state = torch.rand(1, 3, 500, generator=torch.Generator().manual_seed(0)), dict[str, Any]()
+    first = valley(x)[0]
+    for _ in range(60):
+        J, gradient = valley(x)
+        lbfgs.move(x, gradient, state, rate=1.0, history=10, compact=compact)
+    assert 0.05 * first > J
+
+
+def test_a_direction_that_points_uphill_is_not_taken() -> None:
+    x = torch.ones(1, 1, 4)
+    state: dict[str, Any] = {"gradient": torch.ones(4), "step": torch.zeros(4)}
+    state["pairs"] = [[torch.ones(4), -torch.ones(4)]]  # as no history can be, but for rounding
+    lbfgs.move(x, torch.ones(1, 1, 4), state, rate=1.0, history=3, compact=False)
+    assert torch.allclose(x, torch.full((1, 1, 4), 0.75))
+    assert not state["pairs"]
