@@ -126,6 +126,7 @@ def test_dominating_and_central() -> None:
     assert dominating([large], shape) is large
     assert dominating([large, face(0, 0, 63, 63)], shape) is large  # 2.52 times the area
     assert dominating([large, face(0, 0, 64, 64)], shape) == "several faces"
+    assert dominating([face(0, 0, 40, 100), large], shape) is large  # exactly 2.5 times
     assert central([edge, middle], shape) is middle
     assert central([large, face(110, 110, 30, 30)], shape) is large  # a small one inside is not the subject
     assert central([face(-4000, 0, 10, 10), face(-4100, 0, 10, 10)], shape).box[0] == -4000  # far off is still a choice

@@ -26,6 +26,7 @@ from likeness.errors import (
     TemplateNotFound,
     UnreadableFile,
 )
+from likeness.recognition.calibration import Calibration
 from likeness.recognition.encoder import Encoding, Template, Unusable
 from likeness.recognition.gallery import Gallery
 from likeness.recognition.records import Imported
@@ -326,6 +327,22 @@ def test_another_encoder_is_a_named_error(peopled):
             assert "f" * 16 in str(error.value)
         assert gallery.stats().threshold_verify is None
     assert names(peopled) == {"Ada": 2, "Bob": 1, "Cyd": 1}
+
+
+def test_a_candidate_exactly_at_the_threshold_is_a_match(peopled, monkeypatch):
+    (found,) = peopled.identify("ada/9")
+    nearest = found.candidates[0].distance
+    for threshold, verdict in ((nearest, "match"), (np.nextafter(nearest, 0), "no match")):
+        monkeypatch.setattr(Calibration, "threshold_open_set", lambda *_, at=threshold: float(at))
+        assert peopled.identify("ada/9")[0].decision == verdict
+
+
+def test_a_code_may_miss_unit_length_by_a_thousandth(gallery):
+    code = code_of("ada/1").astype(np.float64)
+    gallery.add("Ada", [Template((code * 1.0009).astype(np.float32), "f" * 16)])
+    for factor in (1.0012, 0.9988):
+        with pytest.raises(InvalidOption, match="unit length"):
+            gallery.add("Ada", [Template((code * factor).astype(np.float32), "f" * 16)])
 
 
 @pytest.mark.parametrize(("fingerprint", "length"), [("e" * 16, 32), ("f" * 16, 64), ("F" * 16, 32), ("", 32)])

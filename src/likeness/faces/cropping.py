@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .alignment import align
 from .detection import detect
+from .types import Face
 
 DOMINATES = 2.5  # a face is the photograph's subject if its area is at least this many times the next one's
+
+
+def dominating(faces: Sequence[Face]) -> Face | None:
+    """The face whose area is at least `DOMINATES` times that of the next one; None where there is none."""
+    by_area = sorted(faces, key=_area, reverse=True)
+    if not by_area or (len(by_area) > 1 and _area(by_area[0]) < DOMINATES * _area(by_area[1])):
+        return None
+    return by_area[0]
 
 
 def crop_of_one(image: np.ndarray, *, size: int = 112) -> np.ndarray | None:
     """The aligned crop (size, size, 3) uint8 of the one face that a photograph (h, w, 3) uint8 RGB is of.
 
-    Found by the detector that ships. None where there is no face, or several of which none is `DOMINATES` times as
-    large as the next.
+    Found by the detector that ships. None where there is no face, or several of which none dominates.
     """
-    faces = detect(image)  # largest first
-    areas = [face.box[2] * face.box[3] for face in faces]
-    if not faces or (len(faces) > 1 and areas[0] < DOMINATES * areas[1]):
-        return None
-    return align(image, faces[0].landmarks, size=size)
+    face = dominating(detect(image))
+    return None if face is None else align(image, face.landmarks, size=size)
+
+
+def _area(face: Face) -> float:
+    return face.box[2] * face.box[3]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ..errors import FingerprintMismatch, InvalidOption, UnreadableFile, WeightsError
+from ..faces import cropping
 from ..faces.alignment import align
 from ..faces.detection import Detector
 from ..faces.turning import upright
@@ -34,7 +35,6 @@ Progress = Callable[[int, int, dict], None]
 
 BATCH = 16  # crops per run of the net: larger ones gain nothing on a CPU and cost memory
 _END: Any = object()  # None may be among the sources, and is then refused like any other thing that is no picture
-DOMINATES = 2.5  # a face is the photograph's subject if its area is at least this many times the next one's
 
 
 @dataclass(frozen=True)
@@ -139,11 +139,8 @@ Choice = Callable[[Sequence[Face], tuple[int, ...]], "Face | str"]
 
 
 def dominating(faces: Sequence[Face], shape: tuple[int, ...]) -> Face | str:
-    """The face whose area is at least `DOMINATES` times the next one's; otherwise "several faces"."""
-    areas = sorted((face.box[2] * face.box[3] for face in faces), reverse=True)
-    if len(areas) > 1 and areas[0] < DOMINATES * areas[1]:
-        return "several faces"
-    return max(faces, key=lambda face: face.box[2] * face.box[3])
+    """The face that is the photograph's subject (`faces.cropping.dominating`); otherwise "several faces"."""
+    return cropping.dominating(faces) or "several faces"
 
 
 def central(faces: Sequence[Face], shape: tuple[int, ...]) -> Face:
