@@ -17,3 +17,33 @@ def test_the_result_never_replaces_what_is_read(cli: Callable[..., Any], tmp_pat
         result = cli("stylize", *files[:3], "--encoder", files[3], "-o", target)
         assert result.status == 2 and "would be replaced" in result.err
     assert {file.read_bytes() for file in files} == {b"kept"}
+
+
+def test_fast_paints_in_one_pass_and_refuses_what_it_would_not_use(cli: Callable[..., Any], tmp_path: Path) -> None:
+    import torch
+    from skimage import data as photographs
+
+    from likeness.nets.perceptual import Architecture, Vgg
+    from likeness.samples.images import read_image, write_image
+    from likeness.style.adain import save, untrained
+    from likeness.style.fast import stylize_fast
+
+    torch.manual_seed(0)
+    net, content, style = (tmp_path / name for name in ("net.safetensors", "content.png", "style.png"))
+    save(untrained(Vgg(Architecture(widths=(4, 5), depths=(1, 1))), widths=(4, 5)), net)
+    write_image(content, photographs.coffee()[:80, :100])
+    write_image(style, photographs.astronaut()[:90, :70])
+    words = ["stylize", "--fast", content, style, "--net", net, "--size", "64", "-o", tmp_path / "out.png"]
+    result = cli(*words, "--strength", "0.7", "--json")
+    assert result.status == 0 and result.json["settings"]["strength"] == 0.7 and result.json["seconds"] > 0
+    expected = stylize_fast(content, style, net=net, size=64, strength=0.7).image
+    assert (read_image(tmp_path / "out.png") == expected).all()
+    for more, message in (
+        (["--steps", "7"], "--steps: not with --fast"),
+        (["--mask", "a:b", "--tile", "64"], "--mask, --tile: not with --fast"),
+        (["--strength", "2"], "strength"),
+    ):
+        result = cli(*words, *more)
+        assert result.status == 2 and message in result.err
+    result = cli("stylize", content, style, "-o", tmp_path / "out.png", "--strength", "0.5")
+    assert result.status == 2 and "--strength: only with --fast" in result.err

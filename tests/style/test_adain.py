@@ -191,6 +191,25 @@ def test_a_resumed_training_ends_in_the_same_bytes(folders: dict[str, Path], tmp
     assert (tmp_path / "half.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
+def test_a_training_goes_on_from_a_net_of_its_kind_only(folders: dict[str, Path], tmp_path: Path) -> None:
+    places, options = (folders["pictures"], folders["styles"]), SMALL | {"encoder": folders["encoder"]}
+    first = tmp_path / "first.safetensors"
+    long = train_adain(*places, out=first, steps=60, every=60, **options)
+    on = train_adain(*places, out=tmp_path / "on.safetensors", steps=1, every=1, init=first, **(options | {"lr": 1e-9}))
+    assert on.style == pytest.approx(long.style, rel=0.02)  # the file's kernels are float16
+    save(net(), tmp_path / "other.safetensors")
+    with pytest.raises(InvalidOption, match="another encoder"):
+        train_adain(*places, out=first, steps=1, init=tmp_path / "other.safetensors", **options)
+
+
+def test_a_finished_training_says_its_figures_again(folders: dict[str, Path], tmp_path: Path) -> None:
+    options = SMALL | {"encoder": folders["encoder"], "steps": 2, "every": 1, "checkpoint": tmp_path / "run"}
+    first, again = (
+        train_adain(folders["pictures"], folders["styles"], out=tmp_path / "net.safetensors", **options) for _ in "ab"
+    )
+    assert first == again
+
+
 def test_too_few_pictures_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     for options, message in (
         ({"size": 96}, "0 pictures"),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     if find_spec("torch") is None:
         raise MissingDependency("stylising needs torch, which is not installed: pip install 'likeness[torch]'")
+    from ..style.fast import stylize_fast
     from ..style.pictures import COLOURS, stylize
     from ..style.stylize import stylize_sample
 
@@ -42,9 +43,13 @@ def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None
     option(parser, stylize_sample, "--seed", "of the noise")
     parser.add_argument("--resume", metavar="FILE", type=Path, help="keep the run here, and go on from it")
     parser.add_argument("--preview", metavar="DIR", type=Path, help="write the picture there now and then")
+    parser.add_argument("--fast", action="store_true", help="in one pass, by a net for any style")
+    option(parser, stylize_fast, "--strength", "with --fast: 0 the content, 1 the style", type=float)
+    net_help = "with --fast: a net of the kind adain of `likeness weights list`, or its file"
+    option(parser, stylize_fast, "--net", net_help, metavar="NAME|FILE", type=str)
     parser.add_argument("--estimate", action="store_true", help="say what it would need and choose, and do nothing")
     json_option(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, defaults=vars(parser.parse_args(["", "", "-o", ""])))
 
 
 def cost_options(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +74,38 @@ def chosen_cost(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+FAST = {"content", "styles", "output", "size", "blend", "keep_color", "fast", "strength", "net", "json"}
+
+
+def run_fast(options: argparse.Namespace) -> int:
+    from ..style.fast import stylize_fast
+    from ..style.pictures import check_output
+
+    refuse_overwriting([options.output], [options.content, *options.styles, options.net])
+    check_output(options.output)
+    chosen = {name: getattr(options, name) for name in ("net", "size", "strength", "blend", "keep_color")}
+    picture = stylize_fast(options.content, options.styles, **chosen)
+    picture.save(options.output)
+    if options.json:
+        print_json({"output": options.output, **picture.to_dict()})
+    else:
+        print(f"{options.output}: {picture.seconds:.2f} s")
+    return 0
+
+
+def _check_fast(options: argparse.Namespace) -> None:
+    """Raises InvalidOption for an option that was given but would do nothing."""
+    idle = {"strength", "net"} if not options.fast else options.defaults.keys() - FAST
+    given = sorted(name for name in idle if name in options and getattr(options, name) != options.defaults[name])
+    if given:
+        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise InvalidOption(f"{flags}: {'not' if options.fast else 'only'} with --fast")
+
+
 def run(options: argparse.Namespace) -> int:
+    _check_fast(options)
+    if options.fast:
+        return run_fast(options)
     from ..samples.images import write_image
     from ..style.pictures import check_output, estimate_stylize, record_of, stylize, to_image
 

@@ -17,10 +17,10 @@ from ..metric.loop import Schedule, fit
 from ..metric.losses import Terms
 from ..nets.activations import activations
 from ..nets.perceptual import Vgg, until
-from .adain import Adain, Decoder, adain, save, statistics, untrained
+from .adain import Adain, Decoder, adain, load, save, statistics, untrained
 from .objective import check_layers
 from .pictures import open_encoder
-from .training import random_crop, read_pictures
+from .training import as_samples, random_crop, read_pictures
 
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 HELD_OUT = 20  # every so many pictures one is never trained on
@@ -45,13 +45,14 @@ def train_adain(
     styles: Path,
     *,
     out: Path,
-    encoder: Path,
+    encoder: str = "vgg-slim",
     more_pictures: Sequence[str] = (),
     widths: tuple[int, ...] = (24, 48, 96, 96),
     steps: int = 6000,
     batch: int = 8,
     size: int = 128,
-    style_weight: float = 10.0,
+    style_weight: float = 0.5,
+    init: Path | None = None,
     lr: float = 2e-3,
     warmup: int = 100,
     every: int = 500,
@@ -71,13 +72,15 @@ def train_adain(
     pictures: a folder of pictures or a zip of them; every 20th is held out.
     styles: a folder or a zip of paintings; every 20th is held out.
     out: the safetensors file to write.
-    encoder: weights of a VGG; it ends at relu4_1 and stays as it is.
+    encoder: a perceptual net of the catalogue, or its file; it ends at relu4_1 and stays as it is.
     more_pictures: further folders or zips.
     widths: channels of the decoder's blocks from the finest to the coarsest.
     steps: optimiser steps in all.
     batch: pairs per step.
     size: side of a crop in pixels.
-    style_weight: lambda of eq. 11.
+    style_weight: lambda of eq. 11. (The paper's 10 belongs to another VGG's activations; with ours, of mean 1, content
+        is lost.)
+    init: a net of the same widths and encoder to go on from.
     lr: peak learning rate.
     warmup: steps of linear warm-up before the cosine.
     every: steps between checkpoints and looks at the held-out pictures.
@@ -100,6 +103,8 @@ def train_adain(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = untrained(net, widths=widths)
+    if init is not None:
+        model.decoder.load_state_dict(_decoder(init, model).state_dict())
     train = [image for i, image in enumerate(contents) if i % HELD_OUT]
     painted = [image for i, image in enumerate(paintings) if i % HELD_OUT] or paintings
 
@@ -107,7 +112,7 @@ def train_adain(
         crops = [random_crop(train, size, generator) for _ in range(batch)]
         crops += [random_crop(painted, size, generator, shrink=BRUSHES) for _ in range(batch // 2)]
         crops += [random_crop(train, size, generator) for _ in range(batch - batch // 2)]
-        return asked(net, _samples(crops[:batch]), _samples(crops[batch:]))
+        return asked(net, as_samples(crops[:batch]), as_samples(crops[batch:]))
 
     def objective(pictures: Tensor, wanted: tuple[Tensor, ...], _: torch.Generator) -> Terms:
         content, style = losses(net, pictures, *wanted)
@@ -125,20 +130,20 @@ def train_adain(
     def keep(averaged: nn.Module, step: int) -> dict[str, float]:
         assert isinstance(averaged, Decoder)
         with torch.no_grad():
-            x, wanted = asked(net, *(_samples([pair[i] for pair in tests]) for i in (0, 1)))
+            x, wanted = asked(net, *(as_samples([pair[i] for pair in tests]) for i in (0, 1)))
             content, style = losses(net, averaged(x), *wanted)
         figures.update(content=float(content), style=float(style))
         save(Adain(net, averaged), out)
         return {f"held_out_{name}": value for name, value in figures.items()}
 
-    fit(
+    averaged = fit(
         model.decoder,
         make_batch,
         objective,
         schedule=Schedule(steps, lr, warmup),
         seed=seed,
         checkpoint=checkpoint,
-        options={"style_weight": style_weight, "size": size, "batch": batch},
+        options={"style_weight": style_weight, "size": size, "batch": batch, "init": init and str(init)},
         every=every,
         precision=precision,
         optimizer=optimizer,
@@ -146,6 +151,8 @@ def train_adain(
         on_checkpoint=keep,
         on_progress=on_progress,
     )
+    if not figures:  # the run that the checkpoint belongs to was finished already
+        keep(averaged, steps)
     return TrainedAdain(str(out), steps, **figures)
 
 
@@ -171,10 +178,15 @@ def losses(encoder: Vgg, pictures: Tensor, target: Tensor, *wanted: Tensor) -> t
     return content, torch.stack(style).sum()
 
 
+def _decoder(path: Path, wanted: Adain) -> Decoder:
+    """The decoder of a net that has the same encoder and widths as `wanted`. Raises InvalidOption for any other."""
+    found = load(path)
+    theirs, ours = found.encoder.state_dict(), wanted.encoder.state_dict()
+    alike = theirs.keys() == ours.keys() and all(torch.allclose(theirs[name], ours[name], atol=1e-2) for name in ours)
+    if not alike or found.decoder.architecture != wanted.decoder.architecture:
+        raise InvalidOption(f"{path} has another encoder or other widths; init must be a net of the same kind")
+    return found.decoder
+
+
 def _large(sources: Sequence[Path | str], size: int, on_progress: Progress | None) -> list[np.ndarray]:
     return [image for image in read_pictures(sources, on_progress) if min(image.shape[:2]) >= size]
-
-
-def _samples(crops: Sequence[Tensor]) -> Tensor:
-    """Crops (size, size, 3) uint8 -> (b, 3, size, size) float32, 0...1."""
-    return torch.stack(list(crops)).permute(0, 3, 1, 2).float().div_(255)

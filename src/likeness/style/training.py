@@ -114,8 +114,7 @@ def train_perceptual(
         student.requires_grad_(True)
 
     def make_batch(step: int, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, ...]]:
-        crops = torch.stack([random_crop(train, size, generator) for _ in range(batch)])
-        x = crops.permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=torch.channels_last)
+        x = as_samples([random_crop(train, size, generator) for _ in range(batch)])
         with torch.no_grad():
             wanted = activations(large, x, LAYERS)
         return x, tuple(wanted[layer] for layer in LAYERS)
@@ -223,7 +222,13 @@ def random_crop(images: Sequence[np.ndarray], size: int, generator: torch.Genera
     return crop.flip(1) if bool(torch.rand((), generator=generator) < 0.5) else crop
 
 
+def as_samples(crops: Sequence[Tensor]) -> Tensor:
+    """Crops (size, size, 3) uint8 -> (b, 3, size, size) float32, 0...1."""
+    x = torch.stack(list(crops)).permute(0, 3, 1, 2).float().div_(255)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 def _centre(image: np.ndarray, size: int) -> Tensor:
     top, left = ((n - size) // 2 for n in image.shape[:2])
     crop = image[top : top + size, left : left + size]
-    return torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float() / 255
+    return as_samples([torch.from_numpy(crop.copy())])

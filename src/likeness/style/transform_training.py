@@ -20,7 +20,7 @@ from ..nets.tiles import within
 from ..samples.images import read_image
 from .objective import Objective, Style, cost_options, objective
 from .pictures import open_encoder, to_sample
-from .training import HELD_OUT, random_crop, read_pictures
+from .training import HELD_OUT, as_samples, random_crop, read_pictures
 from .transform import Architecture, Transform, save
 
 GROUP = 4  # one sample of so many is painted twice, undisturbed and disturbed
@@ -118,7 +118,7 @@ def train_style(
 
     def make_batch(step: int, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Groups of crops, behind each a disturbed copy of its first one; the contents to keep and the shifts."""
-        x = _samples([random_crop(train, size, generator) for _ in range(batch)])
+        x = as_samples([random_crop(train, size, generator) for _ in range(batch)])
         contents = tuple(_contents(J, x).values())
         x, shifts = with_disturbed(x, group, generator) if stability_weight else (x, torch.zeros(batch, 2))
         return x, (shifts, *contents)
@@ -138,7 +138,7 @@ def train_style(
     decides = cost | {"stability_weight": stability_weight, "size": size, "batch": batch}
     decides["style"] = zlib.crc32(painting.numpy().tobytes())
     held = torch.Generator().manual_seed(seed)
-    tests = _samples([random_crop(images[::HELD_OUT], size, held, shrink=1.0) for _ in range(16)])
+    tests = as_samples([random_crop(images[::HELD_OUT], size, held, shrink=1.0) for _ in range(16)])
     seen = _contents(J, tests)
     with torch.no_grad():
         unpainted = max(1e-12, float(torch.stack(J.of_batch(tests, seen)).sum()))
@@ -220,8 +220,3 @@ def shift(x: Tensor, by: Sequence[float]) -> Tensor:
 def _contents(J: Objective, x: Tensor) -> dict[str, Tensor]:
     with torch.no_grad():
         return activations(J.net, x, list(J.content))
-
-
-def _samples(crops: Sequence[Tensor]) -> Tensor:
-    """Crops (size, size, 3) uint8 -> (b, 3, size, size) float32, 0...1."""
-    return torch.stack(list(crops)).permute(0, 3, 1, 2).float().div_(255)
