@@ -27,7 +27,8 @@ from .tiling import value_and_gradient
 
 COARSEST = 96  # positions along the shorter axis from which on a coarser scale is worth its while
 HISTORY = 10  # L-BFGS pairs; with 10 it falls as with 100
-LEAST = 45_000_000  # bytes: what the first convolutions cost whatever the size
+LEAST = 120_000_000  # bytes, measured: what the first convolutions and freed blocks that are kept cost at any size
+SPARE = 1  # vectors, measured: what comes and goes beside those that are counted
 SHARE = 0.9  # of what the machine can give: what is planned with
 WORTH = 2.5  # tiles that are computed this many times over are only used when nothing else fits
 PASSES = (
@@ -108,7 +109,7 @@ def memory(job: Job, tile: int | None, history: int, compact: bool) -> int:
         style = max(math.prod(extent(length, tile, around)[0] for length in size) for size in job.styles)
     channels = {name: module.out_channels for name, module in _convolutions(job)}
     wanted = sum(4 * n * channels[_conv_of(layer)] / stride(layer) ** len(job.size) for layer in job.content_layers)
-    running, stepping = _vectors(job.optimizer, history, compact)
+    running, stepping = (SPARE + count for count in _vectors(job.optimizer, history, compact))
     if job.variation:
         running += 6
     first = next(iter(channels.values()))

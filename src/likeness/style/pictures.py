@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,8 @@ def check_output(path: str | os.PathLike[str]) -> None:
     except (InvalidOption, OSError) as error:
         raise type(error)(str(error).replace(str(trial), str(target))) from error
     finally:
-        trial.unlink(missing_ok=True)
+        with suppress(OSError):
+            trial.unlink()
 
 
 def check_colours(keep_color: str) -> None:
