@@ -26,14 +26,13 @@ def net(dims: int, pooling: str = "max", padding: str = "reflect") -> Vgg:
 @settings(deadline=None, max_examples=12)
 def test_tiled_is_untiled(dims: int, data: st.DataObject) -> None:
     size = tuple(data.draw(st.integers(8, LONGEST[dims])) for _ in range(dims))
-    tile = 4 * data.draw(st.integers(1, 8))
+    tile = 4 * data.draw(st.integers(2 if dims == 3 else 1, 8))  # hundreds of tiles of 4 x 4 x 4 take a minute
     vgg = net(dims, data.draw(st.sampled_from(["max", "average"])), data.draw(st.sampled_from(["reflect", "zeros"])))
     statistic = data.draw(st.sampled_from(["gram", "mean-std"]))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     content, x, region = (torch.rand(1, 3, *size, generator=generator, dtype=torch.float64) for _ in range(3))
     style = Style(torch.rand(1, 3, *[16] * dims, generator=generator, dtype=torch.float64), region=region[0, 0])
-    single = 1e-5 if statistic == "gram" else 1e-4  # a variance is a difference of sums and loses digits in float32
-    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, single)):
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
         styles = [Style(style.sample.to(dtype), region=region[0, 0].to(dtype))]
         vgg.to(dtype)
         whole = objective(vgg, content.to(dtype), styles, tv_weight=2.0, statistic=statistic, **LAYERS)

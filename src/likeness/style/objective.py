@@ -76,10 +76,10 @@ class _Gram(torch.autograd.Function):
 
 
 def moments(a: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Sums of a and of a^2 over positions: (1, c, *spatial) -> (2, c)."""
+    """Sums of a and of a^2 over positions: (1, c, *spatial) -> (2, c), in float64: a variance is their difference."""
     a = a.flatten(2)[0]
-    weight = torch.ones_like(a[0]) if mask is None else mask.flatten()
-    return torch.stack([a @ weight, a.square() @ weight])
+    weight = 1.0 if mask is None else mask.flatten()
+    return torch.stack([(part * weight).sum(1, dtype=torch.float64) for part in (a, a.square())])
 
 
 def _gram_error(mean: Tensor, wanted: Tensor, factor: Callable[[int], float]) -> Tensor:
