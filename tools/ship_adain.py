@@ -14,7 +14,7 @@ from likeness.style import adain
 
 LICENCE = (
     "code and recipe as the project; its encoder is vgg-slim's, its decoder was trained on ImageNet pictures "
-    "(research terms) and paintings in the public domain, see docs/models/adain.md"
+    "(research terms) and paintings in the public domain, see docs/recipes/adain.md"
 )
 
 

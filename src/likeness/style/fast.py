@@ -1,4 +1,4 @@
-"""`likeness stylize --fast`: any style in one pass, by the AdaIN net that ships (`style.adain`)."""
+"""`likeness stylize --fast`: any style in one pass, by an AdaIN net (`style.adain`)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stylize_fast(
     content: ImageSource,
     style: ImageSource | Sequence[ImageSource],
     *,
-    net: str | os.PathLike[str] | adain.Adain = "adain",
+    net: str | os.PathLike[str] | adain.Adain,
     size: int = 512,
     strength: float = 1.0,
     blend: Sequence[float] = (),
@@ -45,7 +45,7 @@ def stylize_fast(
     """Paint `content` like `style` (one picture or several) in one pass.
 
     content, style: paths, bytes, arrays or PIL images.
-    net: an AdaIN net of the catalogue, a file that `likeness train adain` wrote, or a net that is open already (open it
+    net: a file that `likeness train adain` wrote, or a net that is open already (open it
         once for many pictures: `style.adain.load`).
     size: the longer side of the result and of the styles in pixels.
     strength: 0 the content, 1 the style.
