@@ -77,13 +77,14 @@ def test_memory_is_what_is_said(tmp_path: Path) -> None:
     torch.manual_seed(0)
     save(Transform(), tmp_path / "net.safetensors")
     code = """
-import sys, resource, numpy as np
+import sys, numpy as np
 from likeness.style.apply import open_net, apply
+from likeness.style.machine import peak_memory
 net = open_net(sys.argv[1])
 apply(net, np.zeros((64, 64, 3), np.uint8))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_memory()
 apply(net, np.zeros((1500, 2000, 3), np.uint8))
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, net.memory((1500, 2000)))
+print(peak_memory() - before, net.memory((1500, 2000)))
 """
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "net.safetensors")], capture_output=True, text=True, check=True
