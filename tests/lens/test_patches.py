@@ -144,7 +144,9 @@ def test_an_interrupted_run_goes_on_and_ends_alike(tmp_path: Path) -> None:
 
 def test_data_loaders_with_workers_and_labels() -> None:
     x = data(2, 30)
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, torch.arange(30)), 7, num_workers=2)
+    dataset = torch.utils.data.TensorDataset(x, torch.arange(30))
+    # Spawned, for a forked child of a process with threads, as those of a test run are, may wait for ever.
+    loader = torch.utils.data.DataLoader(dataset, 7, num_workers=2, multiprocessing_context="spawn")
     totals = []
     found = top_patches(net(2), loader, layers=["last"], on_progress=lambda done, total, info: totals.append(total))
     assert found == top_patches(net(2), batches(x, 7), layers=["last"])
