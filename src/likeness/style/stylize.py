@@ -61,7 +61,7 @@ def stylize_sample(
     content: Tensor,
     styles: Sequence[Style],
     *,
-    steps: int = 300,
+    steps: int = 100,
     init: str | Tensor = "content",
     optimizer: str = "lbfgs",
     scales: int | None = None,
