@@ -11,9 +11,6 @@ Each part writes OUT/PART.json; the load of the machine is written beside the fi
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import subprocess
 import sys
 import time
@@ -21,9 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from targets import Target, add_strict, report, said, status
-
-from likeness.nets.engine import cpu_quota
+from targets import Target, parser_of, run_parts
 
 LAYERS = ["relu1_1", "relu2_1", "relu3_1", "relu3_4", "relu4_1"]
 
@@ -93,25 +88,7 @@ TARGETS = {"throughput": (Target("share", 0.9, least=True),), "memory": (Target(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
-    parser.add_argument("--out", type=Path, default=Path("out/lens"))
-    add_strict(parser)
-    options = parser.parse_args()
-    if unknown := set(options.parts) - set(PARTS):
-        parser.error(f"no such part: {', '.join(sorted(unknown))}")
-    options.out.mkdir(parents=True, exist_ok=True)
-    all_met = True
-    for name in options.parts or PARTS:
-        load = os.getloadavg()[0]
-        figures = PARTS[name]()
-        verdict = report(TARGETS[name], figures)
-        all_met = all_met and all(one["met"] for one in verdict)
-        found = {"figures": figures, "targets": verdict, "machine": {"cores": cpu_quota(), "load": load}}
-        (options.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
-        shown = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
-        print(f"{name}: {shown} | {said(TARGETS[name], figures)} | load {load:.1f}")
-    return status(all_met, strict=options.strict)
+    return run_parts(parser_of(__doc__, PARTS, "out/lens").parse_args(), PARTS, TARGETS)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ load of the machine is written beside every figure.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
@@ -25,10 +24,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from targets import Target, add_strict, report, said, status
+from targets import Target, parser_of, run_parts
 
 from likeness.nets.engine import cpu_quota
 
@@ -164,28 +164,11 @@ TARGETS = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
+    parser = parser_of(__doc__, PARTS, "out/style")
     data = Path(os.environ.get("LIKENESS_DATA", Path(__file__).parents[2] / "shared" / "data"))
     parser.add_argument("--data", type=Path, default=data)
-    parser.add_argument("--out", type=Path, default=Path("out/style"))
-    add_strict(parser)
     options = parser.parse_args()
-    if unknown := set(options.parts) - set(PARTS):
-        parser.error(f"no such part: {', '.join(sorted(unknown))}")
-    options.out.mkdir(parents=True, exist_ok=True)
-    all_met = True
-    for name in options.parts or PARTS:
-        load = os.getloadavg()[0]
-        figures = PARTS[name](options.data)
-        verdict = report(TARGETS[name], figures)
-        all_met = all_met and all(one["met"] for one in verdict)
-        machine = {"cores": cpu_quota(), "load": load}
-        text = json.dumps({"figures": figures, "targets": verdict, "machine": machine}, indent=1)
-        (options.out / f"{name}.json").write_text(text + "\n")
-        shown = ", ".join(f"{key} {value:.4g}" for key, value in figures.items() if isinstance(value, (int, float)))
-        print(f"{name}: {shown} | {said(TARGETS[name], figures)} | {machine['cores']:.3g} cores, load {load:.1f}")
-    return status(all_met, strict=options.strict)
+    return run_parts(options, {name: partial(part, options.data) for name, part in PARTS.items()}, TARGETS)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ FLOORS = [
     {"recognition", "style", "lens"},
     {"metric", "faces"},
     {"samples", "nets"},
-    {"errors"},
+    {"errors", "progress"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 # The doors between neighbours: (who, what), each said in docs/architecture.md.

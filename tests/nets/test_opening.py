@@ -16,7 +16,7 @@ from likeness.errors import InvalidOption, UnknownName, WeightsError  # noqa: E4
 from likeness.nets import catalogue, download, perceptual  # noqa: E402
 from likeness.nets.opening import open_net  # noqa: E402
 
-TOOL = Path(__file__).parents[2] / "tools" / "ship_perceptual.py"
+TOOL = Path(__file__).parents[2] / "tools" / "ship_style.py"
 
 
 @pytest.fixture(autouse=True)

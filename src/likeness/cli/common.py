@@ -11,11 +11,11 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
-from ..errors import InvalidOption
-
-OnProgress = Callable[[int, int, dict[str, Any]], None]
+from ..errors import InvalidOption, MissingDependency
+from ..progress import Progress
 
 LINE_EVERY = 10.0  # seconds between two lines about progress in a log
 JSON_HELP = "print JSON instead of text"
@@ -35,6 +35,12 @@ def option(parser: argparse.ArgumentParser, function: Callable[..., Any], flag: 
 
 def encoder_option(parser: argparse.ArgumentParser, function: Callable[..., Any]) -> None:
     option(parser, function, "--encoder", "name of the encoder's weights, see `likeness weights list`", metavar="NAME")
+
+
+def need_torch(what: str) -> None:
+    """Raises MissingDependency, before anything is read, where torch is not installed."""
+    if find_spec("torch") is None:
+        raise MissingDependency(f"{what} needs torch, which is not installed: pip install 'likeness[torch]'")
 
 
 def json_option(parser: argparse._ActionsContainer) -> None:
@@ -80,7 +86,7 @@ def print_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 @contextmanager
-def progress_bar(label: str) -> Iterator[OnProgress]:
+def progress_bar(label: str) -> Iterator[Progress]:
     """An `on_progress` that draws a bar on stderr, from the third second on; numbers in `info` stand behind it.
 
     Where stderr is no terminal but a log, it gets a whole line every ten seconds instead.
@@ -110,7 +116,7 @@ def progress_bar(label: str) -> Iterator[OnProgress]:
         bar.close()
 
 
-def _lines(label: str) -> OnProgress:
+def _lines(label: str) -> Progress:
     due = time.monotonic() + LINE_EVERY
 
     def on_progress(done: int, total: int, info: dict[str, Any]) -> None:

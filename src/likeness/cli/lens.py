@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
-from ..errors import InvalidOption, MissingDependency
-from .common import complain, json_option, option, print_json, print_table, progress_bar
+from ..errors import InvalidOption
+from .common import complain, json_option, need_torch, option, print_json, print_table, progress_bar
 
 MODEL = "name of a net (likeness weights list), or a safetensors file of one"
 
 
 def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
-    if find_spec("torch") is None:
-        raise MissingDependency("looking inside needs torch, which is not installed: pip install 'likeness[torch]'")
+    need_torch("looking inside")
     from ..lens.report import report_patches
 
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)

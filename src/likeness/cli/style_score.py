@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from importlib.util import find_spec
 
-from ..errors import MissingDependency
-from .common import json_option, option, print_json
+from .common import json_option, need_torch, option, print_json
 from .stylize import chosen_cost, cost_options
 
 
 def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
-    if find_spec("torch") is None:
-        raise MissingDependency("style-score needs torch, which is not installed: pip install 'likeness[torch]'")
+    need_torch("style-score")
     from ..style.score import style_score
 
     parser.add_argument("picture", metavar="OUT", help="the picture to measure, however it was made")

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidOption, MissingDependency
-from .common import json_option, option, print_json, progress_bar, refuse_overwriting
+from ..errors import InvalidOption
+from .common import json_option, need_torch, option, print_json, progress_bar, refuse_overwriting
 
 if TYPE_CHECKING:
     from ..style.estimate import Estimate
 
 
 def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
-    if find_spec("torch") is None:
-        raise MissingDependency("stylising needs torch, which is not installed: pip install 'likeness[torch]'")
+    need_torch("stylising")
     from ..style.fast import stylize_fast
     from ..style.pictures import COLOURS, stylize
     from ..style.stylize import stylize_sample

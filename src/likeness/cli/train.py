@@ -11,12 +11,10 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingDependency
-from .common import json_option, print_json, progress_bar
+from .common import json_option, need_torch, print_json, progress_bar
 
 TRAINERS = {
     "recognition": ("metric.training", "train_recognition", "a folder of subjects to an encoder of unit codes"),
@@ -35,8 +33,8 @@ PLAIN = {"int", "float", "str", "bool", "Path", "os", "PathLike", "None", "tuple
 
 def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     what = next((word for word in arguments if not word.startswith("-")), None)
-    if find_spec("torch") is None and not {"-h", "--help"} & set(arguments):
-        raise MissingDependency("training needs torch, which is not installed: pip install 'likeness[torch]'")
+    if not {"-h", "--help"} & set(arguments):
+        need_torch("training")
     kinds = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
     for name, (_, _, line) in TRAINERS.items():
         sub = kinds.add_parser(name, help=line, description=line[0].upper() + line[1:])

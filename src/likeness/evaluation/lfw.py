@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidOption, UnreadableFile
+from ..progress import Progress
 from ..recognition.encoder import Encoder, central, resolve
 from .rates import TarAtFar, best_threshold, tar_at_far
-
-Progress = Callable[[int, int, dict], None]
 
 SUFFIXES = (".jpg", ".webp", ".png", ".jpeg")
 LISTS = ("pairs.txt", "../lfw_lists/pairs.txt", "../pairs.txt")

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InvalidOption, UnreadableFile
+from ..progress import Progress
 from ..samples.images import read_image
 from .decoding import iou, nms
 
@@ -155,7 +156,7 @@ def label_photographs(
     out: str | os.PathLike[str],
     scales: Sequence[float] = (0.5, 1.0, 2.0),
     mirror: bool = True,
-    on_progress: Callable[[int, int, dict], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Path:
     """Label photographs with a reference detector and write a label file (names relative to `folder`)."""
     from ..samples.files import atomic_write

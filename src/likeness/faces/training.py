@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..errors import InvalidOption, WeightsError
 from ..nets import weights_file
+from ..progress import Progress
 from . import net as nets
 from .assignment import detection_loss
 from .augment import Canvas, Pictures
@@ -46,7 +47,7 @@ def train_detector(
     pyramid: int = 48,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 500,
-    on_progress: Callable[[int, int, dict[str, Any]], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Path:
     """Train a face detector on labelled photographs; returns `out`, safetensors (float16) of the averaged weights.
 

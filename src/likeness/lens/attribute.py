@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import InvalidOption, UnknownName
-from ..nets.activations import activations
+from ..nets.activations import activations, listening
 
 Target = Callable[[nn.Module, Tensor], Tensor]
 METHODS = (
@@ -157,9 +157,9 @@ def _gradient(net: nn.Module, x: Tensor, target: Target) -> Tensor:
 def grad_cam(net: nn.Module, x: Tensor, target: Target, layer: str) -> Tensor:
     """(b, 1, *spatial), at least 0: see `attribute`. The target is computed in one pass, and its way back ends at the
     layer."""
-    with torch.enable_grad(), _kept(net, layer) as kept:
+    with torch.enable_grad(), listening(net, [layer]) as seen:
         y = target(net, x.requires_grad_(True)).sum()
-        a = kept[-1] if kept else None
+        a = seen.get(layer)
         if a is None or a.ndim != x.ndim:
             raise InvalidOption(f"the target does not pass through maps of layer {layer!r}")
         (slope,) = torch.autograd.grad(y, a, allow_unused=True)
@@ -169,20 +169,6 @@ def grad_cam(net: nn.Module, x: Tensor, target: Target, layer: str) -> Tensor:
     cam = (weights * a.detach()).sum(1, keepdim=True).clamp_min(0)
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[x.ndim - 2]
     return F.interpolate(cam, size=x.shape[2:], mode=mode, align_corners=False)
-
-
-@contextmanager
-def _kept(net: nn.Module, layer: str) -> Iterator[list[Tensor]]:
-    """The outputs of `layer` in every pass while this lasts."""
-    modules = dict(net.named_modules(remove_duplicate=False))
-    if layer not in modules:
-        activations(net, torch.zeros(0), [layer])  # raises UnknownName with the nearest
-    kept: list[Tensor] = []
-    handle = modules[layer].register_forward_hook(lambda _, __, out: kept.append(out))
-    try:
-        yield kept
-    finally:
-        handle.remove()
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from ..errors import InvalidOption, WeightsError
 from ..nets import weights_file
 from ..nets.activations import activations
 from ..nets.receptive_field import ReceptiveField, receptive_fields
+from ..progress import Progress
 
 KIND = "likeness.top-patches"
-Progress = Callable[[int, int, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)

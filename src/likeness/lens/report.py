@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from ..errors import InvalidOption
 from ..nets.activations import layer_shapes
+from ..progress import Progress
 from ..samples.files import atomic_write
 from ..samples.images import read_image, write_image
 from .models import Model, batches
@@ -54,7 +55,7 @@ def report_patches(
     layers: Sequence[str],
     units: Sequence[int] | str = "selective",
     k: int = 9,
-    on_progress: Callable[[int, int, dict[str, Any]], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> PatchesReport:
     """Find the k patches that excite each unit most, and write FOLDER/index.html, the pictures it shows, and the hits
     of all units as FOLDER/patches.json.

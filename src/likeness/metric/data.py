@@ -13,11 +13,11 @@ import numpy as np
 
 from ..errors import InvalidOption
 from ..nets.engine import cpu_quota
+from ..progress import Progress
 from ..samples.files import atomic_write
 from ..samples.folders import list_images, read_subjects
 from ..samples.images import read_image
 
-Progress = Callable[[int, int, dict], None]
 Align = Callable[[np.ndarray], "np.ndarray | None"]
 """From a photograph (h, w, 3) uint8 RGB to the aligned crop of the one it is of; None where that is not clear."""
 UNLABELLED = -1

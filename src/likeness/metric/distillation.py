@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidOption
+from ..progress import Progress
 from ..samples.files import atomic_write
-from .data import Progress, content_key
+from .data import content_key
 
 
 def teacher_codes(

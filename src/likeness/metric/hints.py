@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from ..errors import InvalidOption, UnknownName
 from ..nets.activations import listening
 from ..nets.identity import Tower
-from .data import Progress, content_key
+from ..progress import Progress
+from .data import content_key
 
 
 class Hints(nn.Module):

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ..errors import Collapse, InvalidOption
 from ..nets.precision import faster_in_bfloat16
+from ..progress import Progress
 from .checkpoint import State, restore, store
-from .data import Progress
 from .losses import Terms
 from .optimizers import Muon
 from .processes import Processes
@@ -99,7 +99,7 @@ def fit(
         options: plain values that decide the run beside those given here; a resumed run must repeat them all.
         every: steps between checkpoints. precision: "fp32", "bf16" or "auto" (what a short probe finds faster; a
         resumed run keeps what it began with).
-        on_checkpoint: (averaged net, step) -> figures to report.
+        on_checkpoint: (averaged net, step) -> figures to report; called at each checkpoint and at the end.
 
     Under `torchrun` every process takes its part of each batch (`metric.processes`), and only the first one calls back
     and writes. Raises Collapse when `alarm` rings, InvalidOption, WeightsError where the checkpoint is damaged or
@@ -154,6 +154,8 @@ def fit(
             info: dict[str, Any] = {"loss": float(terms.loss.detach()), "lr": schedule(step), "spread": spread}
             info |= {"steps_per_s": rate, "eta_s": (schedule.steps - done) / rate, "precision": precision}
             on_progress(done, schedule.steps, info | terms.info | figures)
+    if start == schedule.steps and processes.rank == 0 and on_checkpoint:  # a finished run, begun again
+        on_checkpoint(state.averaged, start)
     return state.averaged.eval()
 
 

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from ..errors import InvalidOption, StorageError
 from ..nets import identity
+from ..progress import Progress
 from . import distillation, heads, losses
 from .augment import augment, draw_moves, to_input
-from .data import Align, Crops, Progress, held_out, load_crops
+from .data import Align, Crops, held_out, load_crops
 from .hints import Hints, check_hints, teacher_maps
 from .loop import CollapseAlarm, Schedule, fit
 from .losses import Terms

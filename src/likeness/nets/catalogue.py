@@ -14,7 +14,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from io import BufferedReader
@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidOption, StorageError, UnknownName, UnreadableFile, WeightsError
+from ..progress import Progress
 from ..samples.files import atomic_write
 from .entries import DOWNLOADS, Entry, Kind, Preprocessing, fingerprint, suffix
-
-Progress = Callable[[int, int, dict], None]
 
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

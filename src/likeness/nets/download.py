@@ -9,14 +9,13 @@ import os
 import secrets
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from ..errors import StorageError, WeightsError
-
-Progress = Callable[[int, int, dict], None]
+from ..progress import Progress
 
 CHUNK = 1 << 16
 ATTEMPTS = 3  # per address; every one resumes where the one before it stopped

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,11 @@ from PIL import Image
 
 from ..errors import InvalidOption, UnreadableFile
 from ..nets import catalogue
+from ..progress import Progress
 from ..samples.folders import read_subjects
 from ..samples.images import read_image
 from .calibration import Calibration, fit
 from .encoder import BATCH, FaceEncoder
-
-Progress = Callable[[int, int, dict], None]
 
 
 def calibrate_encoder(

@@ -13,7 +13,6 @@ import json
 import math
 import os
 from bisect import bisect_right
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidOption, NewerSchema, UnreadableFile, WeightsError
+from ..progress import Progress
 from ..samples.files import atomic_write
 from .decision import rate
 
@@ -194,7 +194,7 @@ def fit(
     subjects: np.ndarray,
     fingerprint: str,
     *,
-    on_progress: Callable[[int, int, dict], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Calibration:
     """Calibrate on `codes` (n, d), unit length, of the people `subjects` (n,): any labels, equal for the same person.
 

@@ -26,12 +26,12 @@ from ..faces.types import Face, Quality
 from ..nets import catalogue
 from ..nets.engine import Engine, cpu_quota
 from ..nets.probing import encode_batch
+from ..progress import Progress
 from ..samples.images import ImageSource, read_image
 
 if TYPE_CHECKING:
     from .calibration import Calibration
 
-Progress = Callable[[int, int, dict], None]
 
 BATCH = 16  # crops per run of the net: larger ones gain nothing on a CPU and cost memory
 _END: Any = object()  # None may be among the sources, and is then refused like any other thing that is no picture

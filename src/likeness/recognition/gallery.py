@@ -10,7 +10,7 @@ import operator
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import FingerprintMismatch, InvalidOption, LikenessError, SubjectNotFound
+from ..progress import Progress
 from ..samples.files import overwritten
 from .decision import (
     CANNOT_DECIDE,
@@ -45,8 +46,6 @@ from .stores.sqlite import SqliteStore
 if TYPE_CHECKING:
     from .calibration import Calibration
     from .encoder import Encoder, Encoding, Template
-
-Progress = Callable[[int, int, dict], None]
 
 
 class Gallery:

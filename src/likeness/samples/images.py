@@ -80,6 +80,18 @@ def read_image(source: ImageSource, *, max_pixels: int = 100_000_000) -> np.ndar
         return _from_stream(stream, name, max_pixels)
 
 
+def resized(image: np.ndarray, size: int | None) -> np.ndarray:
+    """(h, w, 3) uint8 with so many pixels along the longer side; as it is where `size` is None."""
+    if size is None:
+        return image
+    if size < 1:
+        raise InvalidOption(f"size is {size}; it must be at least 1 pixel")
+    height, width = image.shape[:2]
+    ratio = size / max(height, width)
+    shape = max(1, round(width * ratio)), max(1, round(height * ratio))
+    return np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.LANCZOS))
+
+
 def write_image(path: str | os.PathLike[str], array: np.ndarray) -> None:
     """Write `array` (h, w, 3) uint8 RGB to `path`, atomically; the ending chooses the format (JPEG: quality 95)."""
     from .files import atomic_write

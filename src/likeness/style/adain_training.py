@@ -7,23 +7,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidOption
-from ..metric.data import Progress
 from ..metric.loop import Schedule, fit
 from ..metric.losses import Terms
 from ..nets.activations import activations
 from ..nets.perceptual import Vgg, until
+from ..progress import Progress
 from .adain import Adain, Decoder, adain, load, save, statistics, untrained
 from .objective import check_layers
 from .pictures import open_encoder
-from .training import as_samples, random_crop, read_pictures
+from .training import LAYERS, as_samples, practice, random_crop
 
-LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
-HELD_OUT = 20  # every so many pictures one is never trained on
 BRUSHES = 4.0  # paintings are shrunk by up to this factor, so that strokes come in many sizes
 
 
@@ -89,24 +86,15 @@ def train_adain(
     optimizer: muon or adamw.
     checkpoint: a folder; an interrupted run goes on from it.
     """
-    if size % 8 or size < 32:
-        raise InvalidOption(f"size is {size}; it must be a multiple of 8, at least 32")
     net = until(open_encoder(encoder), LAYERS[-1])
     check_layers(net, LAYERS)
-    contents = _large([pictures, *more_pictures], size, on_progress)
-    paintings = _large([styles], size, on_progress)
-    if len(contents) < HELD_OUT or not paintings:
-        raise InvalidOption(
-            f"{len(contents)} pictures and {len(paintings)} paintings of at least {size} x {size} pixels; "
-            f"{HELD_OUT} and 1 are needed"
-        )
+    train, contents = practice([pictures, *more_pictures], size, on_progress)
+    painted, paintings = practice([styles], size, on_progress, least=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = untrained(net, widths=widths)
     if init is not None:
         model.decoder.load_state_dict(_decoder(init, model).state_dict())
-    train = [image for i, image in enumerate(contents) if i % HELD_OUT]
-    painted = [image for i, image in enumerate(paintings) if i % HELD_OUT] or paintings
 
     def make_batch(step: int, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, ...]]:
         crops = [random_crop(train, size, generator) for _ in range(batch)]
@@ -122,10 +110,7 @@ def train_adain(
 
     figures: dict[str, float] = {}
     held = torch.Generator().manual_seed(seed)
-    tests = [
-        (random_crop(contents[::HELD_OUT], size, held), random_crop(paintings[::HELD_OUT], size, held, shrink=BRUSHES))
-        for _ in range(32)
-    ]
+    tests = [(random_crop(contents, size, held), random_crop(paintings, size, held, shrink=BRUSHES)) for _ in range(32)]
 
     def keep(averaged: nn.Module, step: int) -> dict[str, float]:
         assert isinstance(averaged, Decoder)
@@ -136,7 +121,7 @@ def train_adain(
         save(Adain(net, averaged), out)
         return {f"held_out_{name}": value for name, value in figures.items()}
 
-    averaged = fit(
+    fit(
         model.decoder,
         make_batch,
         objective,
@@ -151,8 +136,6 @@ def train_adain(
         on_checkpoint=keep,
         on_progress=on_progress,
     )
-    if not figures:  # the run that the checkpoint belongs to was finished already
-        keep(averaged, steps)
     return TrainedAdain(str(out), steps, **figures)
 
 
@@ -186,7 +169,3 @@ def _decoder(path: Path, wanted: Adain) -> Decoder:
     if not alike or found.decoder.architecture != wanted.decoder.architecture:
         raise InvalidOption(f"{path} has another encoder or other widths; init must be a net of the same kind")
     return found.decoder
-
-
-def _large(sources: Sequence[Path | str], size: int, on_progress: Progress | None) -> list[np.ndarray]:
-    return [image for image in read_pictures(sources, on_progress) if min(image.shape[:2]) >= size]

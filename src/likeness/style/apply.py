@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..errors import InvalidOption, MissingDependency, WeightsError
 from ..nets.engine import Engine
-from ..samples.images import ImageSource, read_image
+from ..samples.images import ImageSource, read_image, resized
 
 MEMORY = 2_000_000_000
 ONNX_BYTES = 500  # per pixel, measured with the default net: ONNX Runtime keeps the widest maps whole
@@ -112,18 +111,6 @@ def check(net: Net, spatial: Sequence[int], max_memory: int = MEMORY) -> None:
             f"{width} x {height} pixels would need {needed / 1e9:.1f} GB, more than {max_memory / 1e9:.1f} GB; "
             f"choose --size {longer} or less"
         )
-
-
-def resized(image: np.ndarray, size: int | None) -> np.ndarray:
-    """(h, w, 3) uint8 with so many pixels along the longer side; as it is where `size` is None."""
-    if size is None:
-        return image
-    if size < 1:
-        raise InvalidOption(f"size is {size}; it must be at least 1 pixel")
-    height, width = image.shape[:2]
-    ratio = size / max(height, width)
-    shape = max(1, round(width * ratio)), max(1, round(height * ratio))
-    return np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.LANCZOS))
 
 
 def to_floats(image: np.ndarray) -> np.ndarray:

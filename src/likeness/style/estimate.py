@@ -31,9 +31,7 @@ LEAST = 120_000_000  # bytes, measured: what the first convolutions and freed bl
 SPARE = 1  # vectors, measured: what comes and goes beside those that are counted
 SHARE = 0.9  # of what the machine can give: what is planned with
 WORTH = 2.5  # tiles that are computed this many times over are only used when nothing else fits
-PASSES = (
-    0.7  # of forward and back, of a tile whose sums are taken first: an evaluation by tiles takes 1.7 times as long
-)
+PASSES = 0.7  # of forward and back, of tiles whose sums are taken first: by tiles an evaluation takes 1.7 times as long
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import numpy as np
 from ..nets.opening import locate
 from ..samples.images import ImageSource, read_image, write_image
 from . import adain
-from .pictures import check_colours, match_colours, to_image, to_sample, with_colours_of
+from .colour import match_colours, with_colours_of
+from .pictures import check_colours, several, to_image, to_sample
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,8 @@ def stylize_fast(
     else:
         path, fingerprint = locate(net, kind="adain", example="adain")
         opened = adain.load(path)
-    sources: list[Any] = list(style) if isinstance(style, (list, tuple)) else [style]
     picture = to_sample(read_image(content), size)
-    styles = [to_sample(read_image(one), size) for one in sources]
+    styles = [to_sample(read_image(one), size) for one in several(style)]
     if keep_color == "histogram":
         styles = [match_colours(one, picture).clamp(0, 1) for one in styles]
     made = opened.stylize(picture, styles, strength=strength, blend=blend)

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ..nets.opening import open_net
 from ..nets.perceptual import Vgg
 from ..nets.tiles import values
 from ..samples.files import atomic_write
-from ..samples.images import ImageSource, read_image, write_image
+from ..samples.images import ImageSource, read_image, resized, write_image
 from .colour import match_colours, with_colours_of
 from .estimate import Estimate
 from .objective import Style
@@ -99,18 +100,13 @@ def stylize(
 def estimate_stylize(
     content: ImageSource,
     style: ImageSource | Sequence[ImageSource],
-    *,
-    encoder: str | os.PathLike[str] = "vgg-slim",
-    size: int = 512,
-    blend: Sequence[float] = (),
-    masks: Sequence[tuple[ImageSource, ImageSource]] = (),
-    keep_color: str = "no",
-    init: str | os.PathLike[str] = "content",
-    fingerprint: str | None = None,
-    **run: Any,
+    **options: Any,
 ) -> Estimate:
     """What `stylize` with the same arguments would choose and need. Raises as it does."""
-    task = _task(content, style, encoder, size, blend, masks, keep_color, init, fingerprint)
+    bound = signature(stylize).bind(content, style, **options)
+    bound.apply_defaults()
+    run = bound.arguments.pop("run")
+    task = _task(**bound.arguments)
     return estimate_sample(task.net, task.picture, task.styles, init=task.start, **run)
 
 
@@ -167,7 +163,7 @@ def _task(
     fingerprint: str | None,
 ) -> _Task:
     check_colours(keep_color)
-    sources: list[Any] = list(style) if isinstance(style, (list, tuple)) else [style]
+    sources = several(style)
     for name, given in (("blend", blend), ("masks", masks)):
         if given and len(given) != len(sources):
             raise InvalidOption(f"{name} has {len(given)} entries for {len(sources)} styles")
@@ -204,6 +200,11 @@ def _task(
     return _Task(opened.net, picture, styles, start, settings)
 
 
+def several(style: ImageSource | Sequence[ImageSource]) -> list[Any]:
+    """One style or many as a list."""
+    return list(style) if isinstance(style, (list, tuple)) else [style]
+
+
 def open_encoder(encoder: str | os.PathLike[str]) -> Vgg:
     """A perceptual net by its name in the catalogue or its file, see `nets.opening.open_net`."""
     return open_net(encoder).net
@@ -217,17 +218,10 @@ def to_sample(image: np.ndarray, size: int | None = None, *, exact: tuple[int, .
 
 def to_bytes(image: np.ndarray, size: int | None = None, *, exact: tuple[int, ...] | None = None) -> Tensor:
     """As `to_sample`, but uint8: a quarter of the memory."""
-    picture = Image.fromarray(image)
-    if size is not None:
-        if size < 1:
-            raise InvalidOption(f"size is {size}; it must be at least 1 pixel")
-        ratio = size / max(picture.size)
-        picture = picture.resize(
-            (max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio))), Image.Resampling.LANCZOS
-        )
+    image = resized(image, size)
     if exact is not None:
-        picture = picture.resize((exact[1], exact[0]), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.asarray(picture).transpose(2, 0, 1)[None].copy())
+        image = np.asarray(Image.fromarray(image).resize((exact[1], exact[0]), Image.Resampling.LANCZOS))
+    return torch.from_numpy(image.transpose(2, 0, 1)[None].copy())
 
 
 def to_image(sample: Tensor) -> np.ndarray:

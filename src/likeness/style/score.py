@@ -15,7 +15,7 @@ from ..nets.tiles import halo, values
 from ..samples.images import ImageSource, read_image
 from .estimate import tile_at
 from .objective import Parts, Style, cost_options, objective
-from .pictures import check_shape, to_bytes
+from .pictures import check_shape, several, to_bytes
 
 FRAME = 0.05  # of each axis, at both ends
 TILE = 512  # so that a picture of any size can be measured
@@ -63,8 +63,7 @@ def style_score(
     size = made.shape[:2]
     check_shape(original.shape[:2], size, "a content", "picture")
     x, target = values(to_bytes(made)), to_bytes(original, exact=size)
-    sources: list[Any] = list(style) if isinstance(style, (list, tuple)) else [style]
-    styles = [Style(to_bytes(read_image(one), max(size))) for one in sources]
+    styles = [Style(to_bytes(read_image(one), max(size))) for one in several(style)]
     tile = tile_at(size, TILE, halo(opened.net, [*cost["content_layers"], *cost["style_layers"]]))
     parts = objective(opened.net, target, styles, tile=tile, **cost).parts(x, tile=tile)
     return StyleScore(parts, border_ratio(x), border_ratio(values(target)), (size[0], size[1]), opened.fingerprint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from inspect import signature
@@ -20,6 +20,7 @@ from ..errors import InvalidOption, StorageError
 from ..nets.perceptual import Vgg
 from ..nets.precision import bfloat16_is_faster
 from ..nets.tiles import halo, values
+from ..progress import Progress
 from . import estimate
 from .descent import Descent
 from .estimate import Estimate, Job
@@ -27,8 +28,6 @@ from .lbfgs import CHUNK
 from .machine import peak_memory
 from .objective import Objective, Parts, Style, check_layers, check_size, cost_options, objective
 from .tiling import value_and_gradient
-
-Progress = Callable[[int, int, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -119,9 +118,9 @@ def stylize_sample(
     )
     walk, number, done, chosen = _stored(checkpoint, asked)
     if not chosen:
-        plan, sizes, low = _plan(net, content, styles, asked, cost, memory_limit)
+        plan, _, job = _plan(net, content, styles, asked, cost, memory_limit)
         chosen = {name: getattr(plan, name) for name in ("tile", "history", "compact", "scales")}
-        chosen["precision"] = "bf16" if low else "fp32"
+        chosen["precision"] = "bf16" if job.low else "fp32"
     layers = [*cost["content_layers"], *cost["style_layers"]]
     sizes = estimate.ladder(net, content.shape[2:], [s.sample.shape[2:] for s in styles], layers, chosen["scales"])
     low = chosen["precision"] == "bf16"
@@ -180,8 +179,7 @@ def estimate_sample(net: Vgg, content: Tensor, styles: Sequence[Style], **option
     asked = _asked(
         cost, **{name: given[name] for name in signature(_asked).parameters if name in given and name != "cost"}
     )
-    plan, sizes, low = _plan(net, content, styles, asked, cost, given["memory_limit"])
-    job = _job(net, content, styles, asked, cost, low)
+    plan, sizes, job = _plan(net, content, styles, asked, cost, given["memory_limit"])
     return replace(plan, seconds=estimate.seconds(job, plan, sizes, asked["steps"], cost))
 
 
@@ -220,10 +218,20 @@ def _asked(
     }
 
 
-def _job(
-    net: Vgg, content: Tensor, styles: Sequence[Style], asked: dict[str, Any], cost: dict[str, Any], low: bool
-) -> Job:
-    return Job(
+def _plan(
+    net: Vgg,
+    content: Tensor,
+    styles: Sequence[Style],
+    asked: dict[str, Any],
+    cost: dict[str, Any],
+    memory_limit: int | None,
+) -> tuple[Estimate, list[tuple[int, ...]], Job]:
+    """How to run with what is asked, the sizes from coarse to fine, and what was estimated."""
+    layers = [*cost["content_layers"], *cost["style_layers"]]
+    check_layers(net, layers)
+    for number, sample in enumerate([content, *(style.sample for style in styles)]):
+        check_size(net, layers, sample, f"style {number}" if number else "the content")
+    job = Job(
         net,
         tuple(content.shape[2:]),
         tuple(tuple(style.sample.shape[2:]) for style in styles),
@@ -232,29 +240,12 @@ def _job(
         tuple(cost["style_layers"]),
         sum(style.region is not None for style in styles),
         cost["tv_weight"] > 0,
-        low,
+        low=asked["precision"] == "bf16" or (asked["precision"] == "auto" and bfloat16_is_faster()),
     )
-
-
-def _plan(
-    net: Vgg,
-    content: Tensor,
-    styles: Sequence[Style],
-    asked: dict[str, Any],
-    cost: dict[str, Any],
-    memory_limit: int | None,
-) -> tuple[Estimate, list[tuple[int, ...]], bool]:
-    """How to run with what is asked, the sizes from coarse to fine, and whether convolutions are in bfloat16."""
-    layers = [*cost["content_layers"], *cost["style_layers"]]
-    check_layers(net, layers)
-    for number, sample in enumerate([content, *(style.sample for style in styles)]):
-        check_size(net, layers, sample, f"style {number}" if number else "the content")
-    low = asked["precision"] == "bf16" or (asked["precision"] == "auto" and bfloat16_is_faster())
-    job = _job(net, content, styles, asked, cost, low)
     sizes = estimate.ladder(net, job.size, job.styles, layers, asked["scales"])
     options = {name: asked[name] for name in ("tile", "history", "compact")}
     plan = estimate.fit(job, **options, memory_limit=memory_limit)
-    return replace(plan, scales=len(sizes)), sizes, low
+    return replace(plan, scales=len(sizes)), sizes, job
 
 
 @contextmanager

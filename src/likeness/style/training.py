@@ -16,11 +16,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..errors import InvalidOption, UnreadableFile
-from ..metric.data import Progress
 from ..metric.loop import Schedule, fit
 from ..metric.losses import Terms
 from ..nets.activations import activations, listening
 from ..nets.perceptual import Architecture, Vgg, save, until
+from ..progress import Progress
 from ..samples.folders import list_images
 from ..samples.images import SUFFIXES, read_image
 from .objective import check_layers
@@ -97,17 +97,12 @@ def train_perceptual(
     optimizer: muon or adamw.
     checkpoint: a folder; an interrupted run goes on from it.
     """
-    if size % 8 or size < 32:
-        raise InvalidOption(f"size is {size}; it must be a multiple of 8, at least 32")
     large = until(open_encoder(teacher), LAYERS[-1])
     check_layers(large, LAYERS)
     depths = large.architecture.depths
     if len(widths) != len(depths):
         raise InvalidOption(f"widths {widths} must name {len(depths)} blocks")
-    images = [image for image in read_pictures([pictures, *more_pictures], on_progress) if min(image.shape[:2]) >= size]
-    if len(images) < HELD_OUT:
-        raise InvalidOption(f"only {len(images)} pictures of at least {size} x {size} pixels; {HELD_OUT} are needed")
-    held, train = images[::HELD_OUT], [image for i, image in enumerate(images) if i % HELD_OUT]
+    train, held = practice([pictures, *more_pictures], size, on_progress)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = Vgg(Architecture(widths=tuple(widths), depths=depths[:3] + (1,), mean=(0.5,), scale=(0.25,)))
@@ -209,6 +204,24 @@ def read_pictures(sources: Sequence[str | os.PathLike[str]], on_progress: Progre
         if on_progress:
             on_progress(len(images), len(images), {"stage": "decoding"})
     return images
+
+
+def practice(
+    sources: Sequence[str | os.PathLike[str]], size: int, on_progress: Progress | None, *, least: int = HELD_OUT
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Pictures to train on and pictures held out (every 20th), of those in folders and zip files that have at least
+    `size` pixels along each side; a single picture serves as both.
+
+    Raises InvalidOption for a size that the nets cannot halve three times, and where there are fewer than `least`.
+    """
+    if size % 8 or size < 32:
+        raise InvalidOption(f"size is {size}; it must be a multiple of 8, at least 32")
+    images = [image for image in read_pictures(sources, on_progress) if min(image.shape[:2]) >= size]
+    if len(images) < least:
+        where = ", ".join(map(str, sources))
+        found = f"only {len(images)} pictures of at least {size} x {size} pixels"
+        raise InvalidOption(f"{where}: {found}; {least} are needed")
+    return [image for i, image in enumerate(images) if i % HELD_OUT] or images, images[::HELD_OUT]
 
 
 def random_crop(images: Sequence[np.ndarray], size: int, generator: torch.Generator, *, shrink: float = 2.0) -> Tensor:

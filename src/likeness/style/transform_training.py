@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidOption
-from ..metric.data import Progress
 from ..metric.loop import Schedule, fit
 from ..metric.losses import Terms
 from ..nets.activations import activations
 from ..nets.tiles import within
+from ..progress import Progress
 from ..samples.images import read_image
 from .objective import Objective, Style, cost_options, objective
 from .pictures import open_encoder, to_sample
-from .training import HELD_OUT, as_samples, random_crop, read_pictures
+from .training import as_samples, practice, random_crop
 from .transform import Architecture, Transform, save
 
 GROUP = 4  # one sample of so many is painted twice, undisturbed and disturbed
@@ -100,18 +100,13 @@ def train_style(
     group = min(batch, GROUP)
     if batch < 1 or batch % group:
         raise InvalidOption(f"batch is {batch}; it must be 1, 2, 3 or a multiple of {GROUP}")
-    if size % 8 or size < 32:
-        raise InvalidOption(f"size is {size}; it must be a multiple of 8, at least 32")
     if not stability_weight >= 0:
         raise InvalidOption(f"stability_weight is {stability_weight}; it must be at least 0")
+    train, unseen = practice(pictures, size, on_progress)
     cost = cost_options(content_weight=content_weight, style_weight=style_weight, tv_weight=tv_weight)
     painting = to_sample(read_image(style), style_size)
     blank = torch.zeros(1, 3, size, size)
     J = objective(open_encoder(encoder), blank, [Style(painting)], **cost)
-    images = [image for image in read_pictures(pictures, on_progress) if min(image.shape[:2]) >= size]
-    if len(images) < HELD_OUT:
-        raise InvalidOption(f"only {len(images)} pictures of at least {size} x {size} pixels; {HELD_OUT} are needed")
-    train = [image for i, image in enumerate(images) if i % HELD_OUT]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = Transform(Architecture(widths=tuple(widths), blocks=blocks))
@@ -138,7 +133,7 @@ def train_style(
     decides = cost | {"stability_weight": stability_weight, "size": size, "batch": batch}
     decides["style"] = zlib.crc32(painting.numpy().tobytes())
     held = torch.Generator().manual_seed(seed)
-    tests = as_samples([random_crop(images[::HELD_OUT], size, held, shrink=1.0) for _ in range(16)])
+    tests = as_samples([random_crop(unseen, size, held, shrink=1.0) for _ in range(16)])
     seen = _contents(J, tests)
     with torch.no_grad():
         unpainted = max(1e-12, float(torch.stack(J.of_batch(tests, seen)).sum()))
@@ -156,7 +151,7 @@ def train_style(
         save(averaged, out)
         return {f"held_out_{name}": value for name, value in figures.items()}
 
-    averaged = fit(
+    fit(
         net,
         make_batch,
         loss,
@@ -171,8 +166,6 @@ def train_style(
         on_checkpoint=keep,
         on_progress=on_progress,
     )
-    if not figures:  # the checkpoint was that of a finished run
-        keep(averaged, steps)
     return TrainedStyle(str(out), steps, **figures)
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidOption, WeightsError
+from ..progress import Progress
 from ..samples.files import atomic_write, overwritten
-from ..samples.images import read_image, write_image
+from ..samples.images import read_image, resized, write_image
 from ..samples.video import Frame, read_film, read_frames, write_film
-from .apply import MEMORY, Net, check, open_net, resized, to_bytes, to_floats
-
-Progress = Callable[[int, int, dict[str, Any]], None]
+from .apply import MEMORY, Net, check, open_net, to_bytes, to_floats
 
 SAME = 0.06  # a change of the input by so much (0...1) counts as movement: noise lies below, edges that move above
 AROUND = 2  # pixels on each side over which a change is averaged, so that noise evens out
