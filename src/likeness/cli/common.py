@@ -43,6 +43,14 @@ def need_torch(what: str) -> None:
         raise MissingDependency(f"{what} needs torch, which is not installed: pip install 'likeness[torch]'")
 
 
+def model_options(parser: argparse.ArgumentParser) -> None:
+    """Which net is looked into, and the size of pictures it is shown."""
+    parser.add_argument(
+        "model", metavar="MODEL", help="name of a net (likeness weights list), or a safetensors file of one"
+    )
+    parser.add_argument("--size", type=int, metavar="N", help="side of the pictures, for nets that take any (224)")
+
+
 def json_option(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
 

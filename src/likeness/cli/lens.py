@@ -1,85 +1,16 @@
-"""`likeness lens layers|patches MODEL …`: look inside a net."""
+"""`likeness lens WHAT MODEL …`: look inside a net."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from ..errors import InvalidOption
-from .common import complain, json_option, need_torch, option, print_json, print_table, progress_bar
-
-MODEL = "name of a net (likeness weights list), or a safetensors file of one"
+from .common import need_torch
 
 
 def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     need_torch("looking inside")
-    from ..lens.report import report_patches
+    from . import lens_pages
 
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-    layers = verbs.add_parser("layers", help="the layers of a net, and what a unit of each sees")
-    layers.add_argument("model", metavar="MODEL", help=MODEL)
-    layers.set_defaults(run=run_layers)
-    patches = verbs.add_parser("patches", help="the patches of pictures that excite each unit most")
-    patches.add_argument("model", metavar="MODEL", help=MODEL)
-    patches.add_argument("pictures", metavar="DIR", nargs="+", help="pictures, or folders of them")
-    patches.add_argument("--layers", metavar="L1,L2", required=True, type=lambda text: text.split(","))
-    option(patches, report_patches, "--units", "such as 0-8 or 3,17, or selective", type=_units)
-    option(patches, report_patches, "--k", "patches per unit, a square number")
-    patches.add_argument("-o", "--output", metavar="REPORT_DIR", required=True, type=Path)
-    patches.set_defaults(run=run_patches)
-    for sub in (layers, patches):
-        sub.add_argument("--size", type=int, metavar="N", help="side of the pictures, for nets that take any (224)")
-        json_option(sub)
-
-
-def run_layers(options: argparse.Namespace) -> int:
-    from ..lens.models import open_model
-    from ..lens.report import layer_table
-
-    rows = layer_table(open_model(options.model, size=options.size))
-    if options.json:
-        print_json(rows)
-        return 0
-    header = ["layer", "units", "positions", "sees", "stride"]
-    print_table(
-        header,
-        ([row["layer"], row["units"], *(_by(row[key]) for key in ("positions", "size", "stride"))] for row in rows),
-    )
-    return 0
-
-
-def run_patches(options: argparse.Namespace) -> int:
-    from ..lens.models import open_model
-    from ..lens.report import report_patches
-    from ..samples.folders import list_images
-
-    files = list_images(options.pictures)
-    if not files:
-        raise InvalidOption(f"there is no picture in {', '.join(options.pictures)}")
-    model = open_model(options.model, size=options.size)
-    with progress_bar("patches") as bar:
-        report = report_patches(
-            model, files, options.output, layers=options.layers, units=options.units, k=options.k, on_progress=bar
-        )
-    for path in report.skipped:
-        complain(path, "cannot be read, or shows nothing that this net takes")
-    if options.json:
-        print_json(report.to_dict())
-    else:
-        print(f"{report.page}: {len(options.layers)} layers, {report.patches.samples} pictures")
-    return 0
-
-
-def _units(text: str) -> tuple[int, ...] | str:
-    if text == "selective":
-        return text
-    try:
-        parts = [part.partition("-") for part in text.split(",")]
-        return tuple(i for first, _, last in parts for i in range(int(first), int(last or first) + 1))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 0-8 or 3,17, nor selective") from error
-
-
-def _by(numbers: Sequence[int]) -> str:
-    return " x ".join(map(str, numbers)) or "?"
+    lens_pages.add(verbs)
