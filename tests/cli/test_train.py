@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from likeness.cli import train
+from likeness.cli import common, train
 from likeness.cli.train import add_options, described, options_of
 
 Cli = Callable[..., Any]
@@ -103,7 +103,7 @@ def test_wrong_usage(cli: Cli) -> None:
 
 
 def test_without_torch(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "find_spec", lambda name: None)
+    monkeypatch.setattr(common, "find_spec", lambda name: None)
     for words in (["train"], ["train", "recognition", "people", "-o", "e.st"]):
         result = cli(*words)
         assert result.status == 2 and "pip install 'likeness[torch]'" in result.err
