@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from likeness.metric import augment as module
-from likeness.metric.augment import augment, draw_moves, to_input
+from likeness.metric.augment import augment, augment_things, draw_moves, draw_parts, to_input
 
 
 def crops(n: int = 12, size: int = 48) -> torch.Tensor:
@@ -73,6 +73,45 @@ def test_moves_are_a_mirror_a_rotation_a_scale_and_a_shift() -> None:
         assert high - 0.02 * (high - low) < values.max() <= high + 1e-6
     for a, b in ((degrees, scale), (degrees, mirrored), (shift[:, 0], shift[:, 1]), (scale, shift[:, 0])):
         assert abs(np.corrcoef(a, b)[0, 1]) < 0.06, "drawn independently of each other"
+
+
+def test_parts_lie_within_the_picture_and_fill_their_ranges() -> None:
+    moves = draw_parts(4000, seeded(0)).double().numpy()
+    width, height, x, y = moves[:, 0, 0], moves[:, 1, 1], moves[:, 0, 2], moves[:, 1, 2]
+    assert (moves[:, 0, 1] == 0).all() and (moves[:, 1, 0] == 0).all() and (height > 0).all()
+    assert 0.46 < (width < 0).mean() < 0.54, "half of them mirror"
+    width = np.abs(width)
+    for size, place in ((width, x), (height, y)):
+        assert (size + np.abs(place)).max() <= 1 + 1e-6 and size.max() <= 1
+        assert abs(np.corrcoef(np.sign(place), size)[0, 1]) < 0.06
+        inside = size < 0.9
+        assert (place / (1 - size))[inside].min() < -0.97 and (place / (1 - size))[inside].max() > 0.97
+    whole = (width < 1) & (height < 1)  # nothing was cut off
+    area, aspect = (width * height)[whole], (width / height)[whole]
+    assert 0.25 - 1e-6 <= area.min() < 0.27 and area.max() > 0.9
+    assert 3 / 4 - 1e-6 <= aspect.min() < 0.77 and 1.3 < aspect.max() <= 4 / 3 + 1e-6
+
+
+@pytest.mark.parametrize("size", [24, 48, 60])
+def test_a_view_is_the_part_that_was_drawn(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a picture whose red is its place along x and whose green is its place along y, a view shows where it lies."""
+    for name in ("_light", "_erase"):
+        monkeypatch.setattr(module, name, lambda x, generator: x)
+    place = ((torch.arange(100) + 0.5) / 100 * 255).round().to(torch.uint8)
+    picture = torch.stack([place.expand(100, 100), place[:, None].expand(100, 100), place.expand(100, 100)], -1)
+    views = augment_things(picture.expand(8, -1, -1, -1), generator=seeded(4), size=size)
+    assert views.shape == (8, 3, size, size)
+    centres = (torch.arange(size) * 2 + 1) / size - 1
+    for view, move in zip(views, draw_parts(8, seeded(4)), strict=True):
+        for channel in (0, 1):
+            wanted = (move[channel, channel] * centres + move[channel, 2]).clamp(-0.99, 0.99)  # the outermost centres
+            found = view[channel].mean(channel)
+            torch.testing.assert_close(found, wanted, atol=0.01, rtol=0)
+
+
+def test_views_of_things_are_the_generators_and_within_range() -> None:
+    first, again, other = (augment_things(crops(), generator=seeded(seed), size=32) for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other) and float(first.abs().max()) <= 1
 
 
 def test_without_any_chance_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,12 @@ def model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", metavar="MODEL", help="name of a net (likeness weights list), or a safetensors file of one"
     )
-    parser.add_argument("--size", type=int, metavar="N", help="side of the pictures, for nets that take any (224)")
+    parser.add_argument(
+        "--size",
+        type=int,
+        metavar="N",
+        help="side of the pictures, for nets that take any (a classifier's own, else 224)",
+    )
 
 
 def json_option(parser: argparse._ActionsContainer) -> None:

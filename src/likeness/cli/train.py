@@ -24,6 +24,7 @@ TRAINERS = {
         "train_adain",
         "pictures, paintings and a VGG to a net for any style in one pass",
     ),
+    "classifier": ("metric.classification", "train_classifier", "pictures in folders by class to a net to look into"),
     "style": ("style.transform_training", "train_style", "a picture to a net that paints all others like it"),
     "detector": ("faces.training", "train_detector", "labelled photographs to a face detector"),
 }

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from ..errors import InvalidOption, UnreadableFile, WeightsError
 from ..faces.cropping import crop_of_one
-from ..nets import catalogue, identity, perceptual, weights_file
-from ..samples.images import read_image
+from ..nets import catalogue, classifier, identity, perceptual, weights_file
+from ..samples.images import read_image, squared
 
 SIDE = 224  # of pictures for nets that take any size
 
@@ -33,10 +32,11 @@ class Model:
 
 
 def open_model(model: str | os.PathLike[str], *, size: int | None = None) -> Model:
-    """The net that the catalogue calls `model`, or of a safetensors file of ours: an encoder of faces or a VGG.
+    """The net that the catalogue calls `model`, or of a safetensors file of ours: an encoder of faces, a VGG, a
+    classifier.
 
-    size: side of the pictures in pixels, for nets that take any (default 224). Encoders of faces take aligned crops;
-    of a photograph that is no such crop the face is cut out.
+    size: side of the pictures in pixels, for nets that take any (default: a classifier's own, else 224). Encoders of
+    faces take aligned crops; of a photograph that is no such crop the face is cut out.
 
     Raises UnknownName, WeightsError where the file is no net that can be looked into, InvalidOption.
     """
@@ -57,8 +57,15 @@ def open_model(model: str | os.PathLike[str], *, size: int | None = None) -> Mod
         least = max(perceptual.smallest(vgg.architecture, layer) for layer, _ in vgg.named_children() if "_" in layer)
         if side < least:
             raise InvalidOption(f"size is {size}; {model} needs at least {least} pixels")
-        return Model(name, vgg, side, lambda image: _square(image, side), lambda x: _channels_first(x) / 255)
-    raise WeightsError(f"{path} is not a net that can be looked into (an encoder of faces, a VGG)")
+        return Model(name, vgg, side, lambda image: squared(image, side), lambda x: _channels_first(x) / 255)
+    if classifier.KIND in metadata:
+        net = classifier.load(path)
+        a = net.architecture
+        if (a.spatial_dims, a.in_channels) != (2, 3):
+            raise InvalidOption(f"{model} takes samples of {a.spatial_dims} dimensions, {a.in_channels} channels")
+        side = replace(a, size=a.size if size is None else size).size  # raises where its maps would be empty
+        return Model(name, net, side, lambda image: squared(image, side), lambda x: _channels_first(x) / 127.5 - 1)
+    raise WeightsError(f"{path} is not a net that can be looked into (an encoder of faces, a VGG, a classifier)")
 
 
 def batches(
@@ -98,11 +105,6 @@ def _file(model: str | os.PathLike[str]) -> Path:
 
 def _face(image: np.ndarray, side: int) -> np.ndarray | None:
     return image if image.shape[:2] == (side, side) else crop_of_one(image, size=side)
-
-
-def _square(image: np.ndarray, side: int) -> np.ndarray:
-    """The middle of a picture, scaled to (side, side, 3)."""
-    return np.asarray(ImageOps.fit(Image.fromarray(image), (side, side), Image.Resampling.LANCZOS))
 
 
 def _channels_first(image: np.ndarray) -> Tensor:

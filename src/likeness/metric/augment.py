@@ -1,4 +1,5 @@
-"""What may happen to a face between two photographs: pose of the crop, light, sharpness, something in front of it.
+"""What may happen to a face between two photographs: pose of the crop, light, sharpness, something in front of it. To a
+thing: where in the picture it stands and how large, its light, something in front of it.
 
 Everything is done on whole batches in torch, so that it costs a few per cent of a training step, and every draw
 comes from the generator that is passed in: the same generator state gives the same bytes.
@@ -33,6 +34,14 @@ def augment(images: Tensor, *, generator: torch.Generator, size: int = 112, move
     return _erase(x, generator).clamp_(-1, 1)
 
 
+def augment_things(images: Tensor, *, generator: torch.Generator, size: int) -> Tensor:
+    """Augmented views (b, 3, size, size) float32, -1...1, of pictures of things (b, h, w, 3) uint8 RGB: a part of the
+    picture (`draw_parts`), half of them mirrored, in another light, some of it covered."""
+    x = _move(to_input(images), draw_parts(len(images), generator), size=size)
+    x = _light(x, generator)
+    return _erase(x, generator).clamp_(-1, 1)
+
+
 def _uniform(generator: torch.Generator, count: int, low: float, high: float) -> Tensor:
     return torch.rand(count, generator=generator) * (high - low) + low
 
@@ -50,8 +59,23 @@ def draw_moves(n: int, generator: torch.Generator) -> Tensor:
     return moves
 
 
-def _move(x: Tensor, moves: Tensor) -> Tensor:
-    grid = F.affine_grid(moves.to(x.device), list(x.shape), align_corners=False)
+def draw_parts(n: int, generator: torch.Generator) -> Tensor:
+    """Affine maps (n, 2, 3) from places in the view to places in the picture, both -1...1: a part of a quarter to all
+    of its area and of 3:4 to 4:3, as far as that fits, anywhere in it; half of them mirror (Szegedy 2015, sec. 6)."""
+    area, aspect = _uniform(generator, n, 0.25, 1), torch.exp(_uniform(generator, n, -1, 1) * math.log(4 / 3))
+    width, height = ((area * ratio).sqrt().clamp_max(1) for ratio in (aspect, 1 / aspect))
+    mirror = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
+    moves = torch.zeros(n, 2, 3)
+    moves[:, 0, 0], moves[:, 1, 1] = mirror * width, height
+    moves[:, 0, 2] = (1 - width) * _uniform(generator, n, -1, 1)
+    moves[:, 1, 2] = (1 - height) * _uniform(generator, n, -1, 1)
+    return moves
+
+
+def _move(x: Tensor, moves: Tensor, *, size: int | None = None) -> Tensor:
+    """The views of `size` positions per axis, by default as many as the pictures have."""
+    shape = list(x.shape) if size is None else [*x.shape[:2], size, size]
+    grid = F.affine_grid(moves.to(x.device), shape, align_corners=False)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 

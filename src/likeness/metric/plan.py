@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -51,8 +52,8 @@ class Plan:
         self._check_sizes()
         self._check_batch()
         check_fit(self.optimizer, self.precision, self.every)
-        _at_least(1, steps=self.steps)
-        _at_least(0, warmup=self.warmup, seed=self.seed)
+        at_least(1, steps=self.steps)
+        at_least(0, warmup=self.warmup, seed=self.seed)
         if not 0 < self.lr < float("inf"):
             raise InvalidOption(f"lr is {self.lr}; it must be above 0")
         try:
@@ -81,8 +82,7 @@ class Plan:
             raise InvalidOption("hints need a teacher and a folder for its maps: --teacher FILE.onnx --cache FOLDER")
 
     def _check_sizes(self) -> None:
-        if len(self.sizes) != len(self.shares) or not abs(sum(self.shares) - 1) <= 1e-6 or min(self.shares) < 0:
-            raise InvalidOption(f"sizes {self.sizes} and shares {self.shares} must pair up, and the shares add up to 1")
+        check_sizes(self.sizes, self.shares)
         if any(width < 1 for width in self.widths) or any(blocks < 0 for blocks in self.blocks):
             raise InvalidOption(f"widths {self.widths} must be at least 1, blocks {self.blocks} at least 0")
 
@@ -97,8 +97,8 @@ class Plan:
                 ) from error
 
     def _check_batch(self) -> None:
-        _at_least(2, batch=self.batch)
-        _at_least(1, per_subject=self.per_subject)
+        at_least(2, batch=self.batch)
+        at_least(1, per_subject=self.per_subject)
         world = Processes.from_environment().world
         if self.labelled and (self.per_subject < 2 or self.batch % self.per_subject):
             raise InvalidOption(
@@ -113,8 +113,7 @@ class Plan:
 
     def size_at(self, step: int) -> int:
         """The resolution in pixels of the samples of this step."""
-        ends = np.cumsum(self.shares) * self.steps
-        return self.sizes[min(int(np.searchsorted(ends, step, side="right")), len(self.sizes) - 1)]
+        return size_at(step, steps=self.steps, sizes=self.sizes, shares=self.shares)
 
     def deciding(self) -> dict[str, Any]:
         """The options that decide what comes out, as plain values; of files only `init`, by its name."""
@@ -123,7 +122,20 @@ class Plan:
         return kept | {"init": str(self.init) if self.init else None}
 
 
-def _at_least(least: int, **options: int) -> None:
+def check_sizes(sizes: Sequence[int], shares: Sequence[float]) -> None:
+    """Raises InvalidOption unless each resolution has its share of the steps."""
+    if len(sizes) != len(shares) or not abs(sum(shares) - 1) <= 1e-6 or min(shares) < 0:
+        raise InvalidOption(f"sizes {sizes} and shares {shares} must pair up, and the shares add up to 1")
+
+
+def size_at(step: int, *, steps: int, sizes: Sequence[int], shares: Sequence[float]) -> int:
+    """The resolution of a step where each of `sizes` in turn has its share of the steps."""
+    ends = np.cumsum(shares) * steps
+    return sizes[min(int(np.searchsorted(ends, step, side="right")), len(sizes) - 1)]
+
+
+def at_least(least: int, **options: int) -> None:
+    """Raises InvalidOption where one of the options is lower."""
     for name, value in options.items():
         if value < least:
             raise InvalidOption(f"{name} is {value}; it must be at least {least}")

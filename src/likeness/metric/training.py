@@ -143,7 +143,7 @@ def train_recognition(
         cache=Path(cache) if cache else None,
     )
     tower = _tower(plan)
-    out = _writable(Path(out))
+    out = writable(Path(out))
     crops = load_crops(
         folder, unlabelled if teacher else (), align=align, size=SIZE, cache=plan.cache, on_progress=on_progress
     )
@@ -203,7 +203,8 @@ def _tower(plan: Plan) -> identity.Tower:
     return tower.to(plan.device)
 
 
-def _writable(out: Path) -> Path:
+def writable(out: Path) -> Path:
+    """`out`, with its folder made. Raises StorageError."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,7 +1,8 @@
 """Named weights: those that ship, those that can be downloaded, and the user's own; each with licence and fingerprint.
 
 Shipped: `likeness/weights/NAME.onnx`, `NAME.safetensors`, `NAME.json` (the card), `NAME.calibration.json`; perceptual
-nets (for style) have no ONNX file, since gradients have to flow through them, and no calibration.
+nets (for style) and classifiers (to look into) have no ONNX file, since gradients have to flow through them, and no
+calibration.
 The user's: the same files in `$LIKENESS_HOME` (default: the user's data folder). Nothing is used before its SHA-256 is
 found to be the one on the card, and the card's fingerprint is computed again from what the card says.
 """
@@ -260,8 +261,8 @@ def write_card(
     architecture: dict[str, Any] | None = None,
     **more: Any,
 ) -> Entry:
-    """Write NAME.json for NAME.onnx and NAME.safetensors (of a perceptual net: only this one) in `folder`: without its
-    card an entry does not exist.
+    """Write NAME.json for NAME.onnx and NAME.safetensors (of perceptual nets and classifiers only this one) in
+    `folder`: without its card an entry does not exist.
 
     Size, hashes and fingerprint are taken from the files; `more` (recipe, metrics: plain JSON) goes onto the card.
     """

@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 from ..errors import InvalidOption
 
-Kind = Literal["encoder", "detector", "reference", "perceptual", "adain"]
+Kind = Literal["encoder", "detector", "reference", "perceptual", "adain", "classifier"]
 
 
 def suffix(kind: Kind) -> str:
-    """The ending of the file that is used: ONNX, but safetensors where gradients have to flow through the net."""
-    return ".safetensors" if kind in ("perceptual", "adain") else ".onnx"
+    """The ending of the file that is used: ONNX, but safetensors where gradients have to flow through the net, or its
+    layers are looked into."""
+    return ".safetensors" if kind in ("perceptual", "adain", "classifier") else ".onnx"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Entry:
     """One set of weights. `path` is the file that is used (see `suffix`), None while it is not downloaded; `bytes` its
     size (0: its source does not say). `sha256` is that of the weights the fingerprint stands for: the safetensors of a
     shipped or perceptual net, the ONNX file of all others. `onnx_sha256`: "" where there is no ONNX file.
-    `architecture`: of a perceptual net, as `nets.perceptual.Architecture` takes it, preprocessing included."""
+    `architecture`: of a perceptual net or a classifier, as its module's `Architecture` takes it, preprocessing
+    included."""
 
     name: str
     kind: Kind

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..errors import InvalidOption, TooManyPixels, UnreadableFile
 
@@ -90,6 +90,11 @@ def resized(image: np.ndarray, size: int | None) -> np.ndarray:
     ratio = size / max(height, width)
     shape = max(1, round(width * ratio)), max(1, round(height * ratio))
     return np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.LANCZOS))
+
+
+def squared(image: np.ndarray, side: int) -> np.ndarray:
+    """The middle of a picture (h, w, 3) uint8, scaled to (side, side, 3)."""
+    return np.asarray(ImageOps.fit(Image.fromarray(image), (side, side), Image.Resampling.LANCZOS))
 
 
 def write_image(path: str | os.PathLike[str], array: np.ndarray) -> None:
