@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from demo_layers import figure, layers
 from demo_report import Card, Section, write_report
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
@@ -24,7 +25,7 @@ import likeness
 T = TypeVar("T")
 EILEEN, GRACE = "Eileen Collins", "Grace Hopper"
 MARK = ".made-by-the-demo"
-MADE = ("photos", "people.db", "people.db-wal", "people.db-shm", "report.html")
+MADE = ("photos", "people.db", "people.db-wal", "people.db-shm", "layers.jpg", "report.html")
 
 
 def portraits() -> dict[str, Image.Image]:
@@ -249,7 +250,9 @@ def run(out: Path, *, max_fmr: float, max_fpir: float) -> tuple[Path, list[Secti
         "verify, median": f"{np.median([one.ms for one in sections[1].cards]):.0f} ms",
         "identify, median": f"{np.median([one.ms for one in sections[2].cards]):.0f} ms",
     }
-    return write_report(out / "report.html", sections, facts), sections
+    rows = layers()
+    figure(rows).save(out / "layers.jpg", quality=88)
+    return write_report(out / "report.html", sections, facts, rows), sections
 
 
 def main() -> int:

@@ -39,6 +39,15 @@ class Section:
     cards: list[Card]
 
 
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a net: `grids`, of each unit shown, the patches that excite it most."""
+
+    title: str
+    text: str
+    grids: list[Image.Image]
+
+
 STYLE = """
 :root { color-scheme: light dark; --ground: #f6f5f2; --card: #fff; --ink: #1d1d1f; --soft: #66676b; --line: #e3e1dc;
   --yes: #1a7f4b; --no: #5b6472; --open: #9a6700; --wrong: #c62828; --accent: #2f5bd7; --track: #eceae5 }
@@ -83,16 +92,19 @@ figcaption { padding: .7rem .8rem .8rem; display: flex; flex-direction: column; 
 .note { margin-bottom: .25rem } .title + .verdict { margin-bottom: .25rem }
 .figures span { white-space: nowrap }
 .note { color: var(--soft); font-size: .8rem; line-height: 1.3 }
+h3 { font-size: 1rem; margin: 1.4rem 0 .5rem } h3 small { font-weight: 400; color: var(--soft); margin-left: .5rem }
+.grids { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(6.6rem, 29vw), 1fr)); gap: .8rem }
+.grids img { width: 100%; height: auto; display: block; border-radius: 4px }
 footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); font-size: .82rem; color: var(--soft) }
 """
 
 
-def write_report(path: Path, sections: list[Section], facts: dict[str, Any]) -> Path:
+def write_report(path: Path, sections: list[Section], facts: dict[str, Any], layers: Iterable[Layer] = ()) -> Path:
     cards = [card for section in sections for card in section.cards]
     right = sum(card.expected for card in cards)
     facts = {"as expected": f"{right} of {len(cards)}", **facts}
     items = "".join(f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd></div>" for k, v in facts.items())
-    body = "".join(map(_section, sections))
+    body = "".join([*map(_section, sections), _layers(list(layers))])
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>likeness: the demo</title><style>{STYLE}</style></head><body><main>
@@ -104,8 +116,8 @@ match.</p>
 <dl class="facts">{items}</dl>
 {body}
 <footer>Portraits: Eileen Collins (NASA, in scikit-image) and Grace Hopper (US Navy, in matplotlib), public domain; the
-cameraman (Lav Varshney, in scikit-image), CC0. A
-red frame marks a decision other than the expected one.</footer>
+cameraman (Lav Varshney, in scikit-image), CC0. The layers look at these and other photographs inside scikit-image,
+in the public domain, CC0 or without known restrictions. A red frame marks a decision other than the expected one.</footer>
 </main></body></html>
 """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,6 +130,27 @@ def _section(section: Section) -> str:
     count = f"<small>{right} of {len(section.cards)} as expected</small>"
     head = f"<h2>{html.escape(section.title)} {count}</h2><p>{html.escape(section.text)}</p>"
     return f'{head}<div class="cards">{"".join(map(_card, section.cards))}</div>'
+
+
+def _layers(layers: list[Layer]) -> str:
+    if not layers:
+        return ""
+    rows = "".join(
+        f"<h3>{html.escape(layer.title)} <small>{html.escape(layer.text)}</small></h3>"
+        f'<div class="grids">{"".join(map(_grid, layer.grids))}</div>'
+        for layer in layers
+    )
+    return (
+        "<h2>What a net sees</h2><p>Five layers of the small classifier that ships (alexnet-slim). Of each layer the "
+        "nine units that stand out most, of each unit the nine patches that excite it most: from edges and colours to "
+        f"textures and parts.</p>{rows}"
+    )
+
+
+def _grid(grid: Image.Image) -> str:
+    buffer = io.BytesIO()
+    grid.save(buffer, "PNG")
+    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
 
 
 def _card(card: Card) -> str:

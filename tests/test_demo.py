@@ -31,11 +31,14 @@ def test_page(report, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
         report.Card("<b>Ada</b>", tmp_path / "a.jpg", [[1, 2, 10, 12]], "match: Ada", "", 0.5, 1.0, True, 12.3),
         report.Card("nobody", tmp_path / "a.jpg", [], "cannot decide", "no face", None, None, False, 4.0),
     ]
-    path = report.write_report(tmp_path / "out" / "r.html", [report.Section("Who", "text", cards)], {"version": "1"})
+    layer = report.Layer("Layer <1>", "sees", [Image.new("RGB", (9, 9), "red")] * 2)
+    sections = [report.Section("Who", "text", cards)]
+    path = report.write_report(tmp_path / "out" / "r.html", sections, {"version": "1"}, [layer])
     page = path.read_text(encoding="utf-8")
     assert "<b>Ada</b>" not in page and "&lt;b&gt;Ada" in page
     assert 'viewBox="0 0 20 40"' in page  # upright by EXIF
     assert page.count('class="card wrong"') == 1 and "1 of 2 as expected" in page
+    assert "Layer &lt;1&gt;" in page and page.count("<img") == 2
     assert "width:25.0%" in page and "left:50.0%" in page
     assert self_contained(page)
 
@@ -71,7 +74,8 @@ def test_demo_runs(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
-    assert self_contained(page) and page.count("<figure") == 65
+    assert self_contained(page) and page.count("<figure") == 65 and page.count("<img") == 45
+    assert (tmp_path / "demo" / "layers.jpg").is_file()
     counts = dict(re.findall(r"^(\w+).*?(\d+) of \d+ as expected$", done.stdout, re.MULTILINE))
     assert counts["Enrolled"] == "2" and counts["Strangers"] == "19"
     assert int(counts["Verify"]) >= 20 and int(counts["Identify"]) >= 12

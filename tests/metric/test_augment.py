@@ -84,8 +84,8 @@ def test_parts_lie_within_the_picture_and_fill_their_ranges() -> None:
     for size, place in ((width, x), (height, y)):
         assert (size + np.abs(place)).max() <= 1 + 1e-6 and size.max() <= 1
         assert abs(np.corrcoef(np.sign(place), size)[0, 1]) < 0.06
-        inside = size < 0.9
-        assert (place / (1 - size))[inside].min() < -0.97 and (place / (1 - size))[inside].max() > 0.97
+        share = place[size < 0.9] / (1 - size[size < 0.9])
+        assert share.min() < -0.97 and share.max() > 0.97
     whole = (width < 1) & (height < 1)  # nothing was cut off
     area, aspect = (width * height)[whole], (width / height)[whole]
     assert 0.25 - 1e-6 <= area.min() < 0.27 and area.max() > 0.9

@@ -55,8 +55,8 @@ def train_classifier(
     shares: tuple[float, ...] = (0.7, 0.3),
     steps: int = 3000,
     batch: int = 64,
-    optimizer: str = "muon",
-    lr: float = 4e-3,
+    optimizer: str = "adamw",
+    lr: float = 3e-3,
     warmup: int = 100,
     weight_decay: float = 0.5,
     smoothing: float = 0.1,
@@ -80,7 +80,8 @@ def train_classifier(
     shares: share of the steps spent at each of these sizes.
     steps: optimiser steps in all.
     batch: pictures per step.
-    optimizer: muon or adamw.
+    optimizer: adamw or muon; the gradient of a first kernel is as smooth as pictures are, and so are adamw's steps,
+        while muon's bring up the noise in it.
     lr: peak learning rate.
     warmup: steps of linear warm-up before the cosine.
     weight_decay: of kernels and matrices, times the learning rate; a strong one lets the noise that first kernels begin
