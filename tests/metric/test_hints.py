@@ -142,6 +142,29 @@ def test_a_moved_view_and_its_map_show_the_same_places() -> None:
     assert apart < 0.05 * unmoved
 
 
+def test_heads_start_at_least_squares(tower: Tower, maps: list[np.ndarray]) -> None:
+    """Also in parts, also of a tower that is in training, which it stays."""
+    images = np.random.default_rng(1).integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)
+    index = np.array([0, 2, 3, 5, 7, 8])
+    hints = Hints(tower, maps)
+    tower.train()
+    hints.solve(tower, images, index, batch=4)
+    assert tower.training
+    tower.eval()
+    x = torch.from_numpy(images[index]).permute(0, 3, 1, 2) / 127.5 - 1
+    for stage, head, every in zip((0, 1), hints.heads, maps, strict=True):
+        with torch.no_grad():
+            seen = tower.stages[: stage + 1](x).double().numpy()
+        known = every.astype(np.float64)
+        standard = (known - known.mean((0, 2, 3))[:, None, None]) / known.std((0, 2, 3), ddof=1)[:, None, None]
+        rows = seen.transpose(0, 2, 3, 1).reshape(-1, seen.shape[1])
+        rows = np.hstack([rows, np.ones((len(rows), 1))])
+        wanted = standard[index].transpose(0, 2, 3, 1).reshape(len(rows), -1)
+        expected = np.linalg.lstsq(rows, wanted, rcond=None)[0]
+        np.testing.assert_allclose(head.weight.detach()[:, :, 0, 0].T, expected[:-1], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(head.bias.detach(), expected[-1], rtol=1e-3, atol=1e-4)
+
+
 def test_no_hook_stays_behind(tower: Tower, maps: list[np.ndarray]) -> None:
     hints = Hints(tower, maps)
     with pytest.raises(ZeroDivisionError), hints.listening(tower):

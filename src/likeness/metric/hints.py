@@ -23,6 +23,7 @@ from ..errors import InvalidOption, UnknownName
 from ..nets.activations import listening
 from ..nets.identity import Tower
 from ..progress import Progress
+from .augment import to_input
 from .data import content_key
 
 
@@ -60,14 +61,50 @@ class Hints(nn.Module):
         errors = []
         for number, (stage, head, maps) in enumerate(zip(self.stages, self.heads, self.maps, strict=True)):
             seen = self._seen[f"stages.{stage}"].float()
-            wanted = torch.from_numpy(np.asarray(maps[index.numpy()], dtype=np.float32)).to(seen.device)
-            wanted = (wanted - self.get_buffer(f"mean{number}")) / self.get_buffer(f"deviation{number}")
+            wanted = self._standard(number, maps, index.numpy())
             grid = F.affine_grid(moves.to(seen.device), list(wanted.shape), align_corners=False)
             wanted = F.grid_sample(wanted, grid, padding_mode="border", align_corners=False)
             if seen.shape[2:] != wanted.shape[2:]:  # training starts at a low resolution
                 wanted = F.adaptive_avg_pool2d(wanted, seen.shape[2:])  # type: ignore[arg-type]
             errors.append((head(seen) - wanted).square().mean())
         return torch.stack(errors)
+
+    @torch.no_grad()
+    def solve(self, tower: Tower, images: np.ndarray, index: np.ndarray, *, batch: int = 64) -> None:
+        """Start the heads at the least-squares maps from what `tower` (in evaluation) makes of the crops `index` of
+        `images` (n, size, size, 3) uint8 to the teacher's maps of them: heads drawn at random would first pull a
+        trained net out of shape."""
+        sums: list[tuple[Tensor, Tensor]] = []
+        training = tower.training
+        tower.eval()
+        with self.listening(tower):
+            for first in range(0, len(index), batch):
+                part = index[first : first + batch]
+                tower(to_input(torch.from_numpy(images[part])).to(self.get_buffer("mean0").device))
+                for number, (stage, maps) in enumerate(zip(self.stages, self.maps, strict=True)):
+                    x = F.pad(_rows(self._seen[f"stages.{stage}"]), (0, 1), value=1)  # [b * positions, channels + 1]
+                    y = _rows(self._standard(number, maps, part))
+                    if first == 0:
+                        sums.append((x.T @ x, x.T @ y))
+                    else:
+                        sums[number] = (sums[number][0] + x.T @ x, sums[number][1] + x.T @ y)
+        tower.train(training)
+        for head, (xx, xy) in zip(self.heads, sums, strict=True):
+            ridge = 1e-6 * xx.diagonal().mean() * torch.eye(len(xx), dtype=xx.dtype, device=xx.device)
+            solution = torch.linalg.solve(xx + ridge, xy)
+            head.weight.copy_(solution[:-1].T.reshape(head.weight.shape))  # type: ignore[operator]
+            head.bias.copy_(solution[-1])  # type: ignore[operator]
+
+    def _standard(self, number: int, maps: np.ndarray, index: np.ndarray) -> Tensor:
+        """The teacher's maps (b, c, h, w) of the crops `index`, each channel with mean 0 and deviation 1."""
+        mean = self.get_buffer(f"mean{number}")
+        wanted = torch.from_numpy(np.asarray(maps[index], dtype=np.float32)).to(mean.device)
+        return (wanted - mean) / self.get_buffer(f"deviation{number}")
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """(b, c, *spatial) -> (b * positions, c) float64."""
+    return maps.movedim(1, -1).flatten(0, -2).double()
 
 
 def _stage(tower: Tower, positions: int) -> int:

@@ -29,6 +29,7 @@ from .samplers import SubjectsTimesSamples
 SIZE = 112  # px: of the crops, and of the net at full resolution
 MOST_STRANGERS = 1500  # held-out crops that are looked at: a million pairs
 Context = tuple[Tensor, Tensor, Tensor]  # places among the training samples (b,), subjects (b,), moves (b, 2, 3)
+SOLVED = 1000  # crops from which the hints' heads are solved for: some 10,000 equations per unknown
 HINT_WEIGHT = 0.5  # of the mean squared error of each hint: beside the codes' loss, not above it
 
 
@@ -254,6 +255,7 @@ class Lesson:
                 torch.manual_seed(plan.seed)
                 maps = teacher_maps(crops.images, plan.teacher, plan.hints, cache=plan.cache, on_progress=on_progress)
                 self.hinted = Hints(tower, maps).to(plan.device)
+            self.hinted.solve(tower, crops.images, rows[:: max(1, len(rows) // SOLVED)])
         self.extra = nn.ModuleList(part for part in (self.criterion, self.hinted) if part is not None)
 
     def deciding(self) -> dict[str, Any]:
