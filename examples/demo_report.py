@@ -117,7 +117,8 @@ match.</p>
 {body}
 <footer>Portraits: Eileen Collins (NASA, in scikit-image) and Grace Hopper (US Navy, in matplotlib), public domain; the
 cameraman (Lav Varshney, in scikit-image), CC0. The layers look at these and other photographs inside scikit-image,
-in the public domain, CC0 or without known restrictions. A red frame marks a decision other than the expected one.</footer>
+in the public domain, CC0 or without known restrictions. A red frame marks a decision other than the one
+expected.</footer>
 </main></body></html>
 """
     path.parent.mkdir(parents=True, exist_ok=True)

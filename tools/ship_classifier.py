@@ -1,7 +1,7 @@
 """Put a trained classifier into the package: `python tools/ship_classifier.py NET.safetensors`.
 
-Writes alexnet-slim.safetensors with kernels as float16, and the card beside it. `--metrics`: plain JSON that goes onto
-the card, such as what `likeness train classifier --json` printed.
+Writes alexnet-slim.safetensors with kernels as float16, the card beside it, and a picture of its first kernels for the
+docs. `--metrics`: plain JSON that goes onto the card, such as what `likeness train classifier --json` printed.
 """
 
 import argparse
@@ -9,10 +9,14 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from likeness.nets import classifier
 from likeness.nets.catalogue import SHIPPED, write_card
+from likeness.samples.images import write_image
 
 NAME = "alexnet-slim"
+ZOOM, GAP, COLUMNS = 9, 9, 8
 
 
 def main() -> None:
@@ -23,6 +27,7 @@ def main() -> None:
 
     net = classifier.load(options.net)
     classifier.save(net, SHIPPED / f"{NAME}.safetensors")
+    write_image(Path(__file__).parents[1] / "docs" / "models" / f"{NAME}-kernels.png", kernels(net))
     widths = "/".join(map(str, net.architecture.widths))
     entry = write_card(
         SHIPPED,
@@ -37,6 +42,16 @@ def main() -> None:
         metrics=json.loads(options.metrics.read_text()) if options.metrics else None,
     )
     print(f"{entry.name}: fingerprint {entry.fingerprint}, {entry.bytes} bytes")
+
+
+def kernels(net: classifier.Classifier) -> np.ndarray:
+    """The first kernels side by side, each scaled to its largest weight; 0 is grey."""
+    weight = net.get_submodule("conv1").get_parameter("weight").detach().numpy().transpose(0, 2, 3, 1)
+    shown = (127.5 + 127.5 * weight / np.abs(weight).max((1, 2, 3), keepdims=True)).round().astype(np.uint8)
+    tiles = shown.repeat(ZOOM, 1).repeat(ZOOM, 2)
+    framed = np.pad(tiles, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=255)
+    rows = [np.concatenate(framed[i : i + COLUMNS], 1) for i in range(0, len(framed), COLUMNS)]
+    return np.concatenate(rows)[:-GAP, :-GAP]
 
 
 if __name__ == "__main__":
