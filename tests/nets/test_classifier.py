@@ -86,6 +86,20 @@ def test_saved_and_loaded(dims: int, tmp_path: Path) -> None:
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "half.safetensors").read_bytes()
 
 
+def test_first_kernels_begin_small_and_the_rest_does_not_mind() -> None:
+    """Normalised over a batch, maps are the same as those of kernels of the usual scale, but for what keeps the
+    normalisation from dividing by 0."""
+    torch.manual_seed(0)
+    net, x = Classifier(Architecture(PLACES)).train(), torch.randn(8, 3, 64, 64)
+    weight = net.get_submodule("conv1").get_parameter("weight")
+    usual = (1 / (3 * 49)) ** 0.5  # the bound of torch's own
+    assert float(weight.detach().abs().max()) < 0.06 * usual
+    small = activations(net, x, ["relu1"])["relu1"]
+    with torch.no_grad():
+        weight.mul_(20)
+    torch.testing.assert_close(small, activations(net, x, ["relu1"])["relu1"], atol=0.05, rtol=0.02)
+
+
 def test_the_default_is_as_slim_as_promised(tmp_path: Path) -> None:
     net = Classifier(Architecture(tuple(map(str, range(20)))))
     assert sum(p.numel() for p in net.parameters()) <= 1_000_000

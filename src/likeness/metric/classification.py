@@ -55,10 +55,10 @@ def train_classifier(
     shares: tuple[float, ...] = (0.7, 0.3),
     steps: int = 3000,
     batch: int = 64,
-    optimizer: str = "adamw",
-    lr: float = 3e-3,
+    optimizer: str = "muon",
+    lr: float = 4e-3,
     warmup: int = 100,
-    weight_decay: float = 0.5,
+    weight_decay: float = 1.0,
     smoothing: float = 0.1,
     every: int = 250,
     seed: int = 0,
@@ -80,12 +80,10 @@ def train_classifier(
     shares: share of the steps spent at each of these sizes.
     steps: optimiser steps in all.
     batch: pictures per step.
-    optimizer: adamw or muon; the gradient of a first kernel is as smooth as pictures are, and so are adamw's steps,
-        while muon's bring up the noise in it.
+    optimizer: muon or adamw.
     lr: peak learning rate.
     warmup: steps of linear warm-up before the cosine.
-    weight_decay: of kernels and matrices, times the learning rate; a strong one lets the noise that first kernels begin
-        with fade.
+    weight_decay: of kernels and matrices, times the learning rate; a strong one lets the noise in first kernels fade.
     smoothing: share of the target that is spread over all classes (Szegedy 2016, sec. 7).
     every: steps between checkpoints and looks at the held-out pictures.
     seed: of everything that is drawn.

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidOption, WeightsError
@@ -20,6 +21,7 @@ from .layers import batch_norm, check_dims, conv, max_pool, output_size
 
 KIND = "likeness.classifier"
 POOL, POOL_STEP = 3, 2  # overlapping, as in AlexNet
+SMALL = 0.05  # of the usual scale, for the first kernels
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,10 @@ class Classifier(nn.Sequential):
         layers["head"] = nn.Linear(a.widths[-1], len(a.classes))
         super().__init__(layers)
         self.architecture = a
+        # What follows is normalised, so kernels may begin at any scale. Those that are looked at begin small: what is
+        # learnt then soon outgrows the noise that they begin with.
+        with torch.no_grad():
+            self.get_submodule("conv1").get_parameter("weight").mul_(SMALL)
 
 
 def save(net: Classifier, path: str | os.PathLike[str], *, half: bool = True) -> None:
