@@ -1,7 +1,7 @@
 """Put a trained classifier into the package: `python tools/ship_classifier.py NET.safetensors`.
 
-Writes alexnet-slim.safetensors with kernels as float16, the card beside it, and a picture of its first kernels for the
-docs. `--metrics`: plain JSON that goes onto the card, such as what `likeness train classifier --json` printed.
+Writes alexnet-slim.safetensors with kernels as float16, and the card beside it. `--metrics`: plain JSON that goes onto
+the card, such as what `likeness train classifier --json` printed. `--drawing`: a picture of the first kernels.
 """
 
 import argparse
@@ -23,14 +23,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("net", type=Path)
     parser.add_argument("--metrics", type=Path)
+    parser.add_argument("--drawing", type=Path)
+    parser.add_argument("--folder", type=Path, default=SHIPPED, help="(default: the package)")
     options = parser.parse_args()
 
     net = classifier.load(options.net)
-    classifier.save(net, SHIPPED / f"{NAME}.safetensors")
-    write_image(Path(__file__).parents[1] / "docs" / "models" / f"{NAME}-kernels.png", kernels(net))
+    options.folder.mkdir(parents=True, exist_ok=True)
+    classifier.save(net, options.folder / f"{NAME}.safetensors")
+    if options.drawing:
+        write_image(options.drawing, kernels(net))
     widths = "/".join(map(str, net.architecture.widths))
     entry = write_card(
-        SHIPPED,
+        options.folder,
         NAME,
         kind="classifier",
         licence="code and recipe as the project; trained on ImageNet pictures (non-commercial research) and pictures "

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from likeness.faces import net as detector
-from likeness.nets import identity
+from likeness.nets import classifier, identity
 from likeness.nets.catalogue import SHIPPED
 from likeness.nets.engine import Engine
 
@@ -29,6 +29,14 @@ def test_cards_name_the_bytes(name: str) -> None:
     card = json.loads((SHIPPED / f"{name}.json").read_text())
     assert card["sha256"] == hashlib.sha256((SHIPPED / f"{name}.safetensors").read_bytes()).hexdigest()
     assert card["onnx_sha256"] == hashlib.sha256((SHIPPED / f"{name}.onnx").read_bytes()).hexdigest()
+
+
+def test_the_classifier_is_that_of_its_card() -> None:
+    card = json.loads((SHIPPED / "alexnet-slim.json").read_text())
+    assert card["sha256"] == hashlib.sha256((SHIPPED / "alexnet-slim.safetensors").read_bytes()).hexdigest()
+    net = classifier.load(SHIPPED / "alexnet-slim.safetensors")
+    assert tuple(card["architecture"]["classes"]) == net.architecture.classes and len(net.architecture.classes) == 20
+    assert (SHIPPED / "alexnet-slim.safetensors").stat().st_size <= 2_000_000
 
 
 def test_sizes_are_within_their_promises() -> None:

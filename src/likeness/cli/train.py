@@ -18,6 +18,11 @@ from .common import json_option, need_torch, print_json, progress_bar
 
 TRAINERS = {
     "recognition": ("metric.training", "train_recognition", "a folder of subjects to an encoder of unit codes"),
+    "discriminant": (
+        "metric.discriminant",
+        "train_discriminant",
+        "an encoder's last layer, solved for on named people",
+    ),
     "perceptual": ("style.training", "train_perceptual", "pictures and a large VGG to a slim one, for style"),
     "adain": (
         "style.adain_training",

@@ -189,9 +189,7 @@ def train_recognition(
 def _tower(plan: Plan) -> identity.Tower:
     """A new net, or the one to start from; it and the teacher are tried before hours of work rely on them."""
     if plan.init:
-        tower = identity.load(plan.init)
-        if (tower.architecture.spatial_dims, tower.architecture.in_channels) != (2, 3):
-            raise InvalidOption(f"{plan.init} is no encoder of colour pictures")
+        tower = tower_of_pictures(plan.init)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed)
@@ -204,8 +202,16 @@ def _tower(plan: Plan) -> identity.Tower:
     return tower.to(plan.device)
 
 
+def tower_of_pictures(file: Path) -> identity.Tower:
+    """The encoder in `file`. Raises WeightsError where it is none, InvalidOption where it takes no colour pictures."""
+    tower = identity.load(file)
+    if (tower.architecture.spatial_dims, tower.architecture.in_channels) != (2, 3):
+        raise InvalidOption(f"{file} is no encoder of colour pictures")
+    return tower
+
+
 def writable(out: Path) -> Path:
-    """`out`, with its folder made. Raises StorageError."""
+    """`out`, whose folder is there now. Raises StorageError."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -96,7 +96,9 @@ def read(name: str) -> tuple[Entry, bytes]:
     """
     one = entry(name)
     if suffix(one.kind) != _ONNX:
-        raise InvalidOption(f"{name!r} is a net for style, neither encoder nor detector; see `likeness weights list`")
+        raise InvalidOption(
+            f"{name!r} is of the kind {one.kind}, neither encoder nor detector; see `likeness weights list`"
+        )
     if one.path is None:
         path(name)
         one = entry(name)
