@@ -1,7 +1,7 @@
 """Put a trained classifier into the package: `python tools/ship_classifier.py NET.safetensors`.
 
-Writes alexnet-slim.safetensors with kernels as float16, and the card beside it. `--metrics`: plain JSON that goes onto
-the card, such as what `likeness train classifier --json` printed. `--drawing`: a picture of the first kernels.
+Writes alexnet-slim.safetensors with kernels as float16, and the card beside it. `--metrics`: what
+`likeness train classifier --json` printed: its figures go onto the card. `--drawing`: a picture of the first kernels.
 """
 
 import argparse
@@ -32,6 +32,7 @@ def main() -> None:
     classifier.save(net, options.folder / f"{NAME}.safetensors")
     if options.drawing:
         write_image(options.drawing, kernels(net))
+    told = json.loads(options.metrics.read_text()) if options.metrics else {}
     widths = "/".join(map(str, net.architecture.widths))
     entry = write_card(
         options.folder,
@@ -43,7 +44,7 @@ def main() -> None:
         "to look into",
         architecture=asdict(net.architecture),
         recipe=f"docs/recipes/{NAME}.md",
-        metrics=json.loads(options.metrics.read_text()) if options.metrics else None,
+        metrics={name: value for name, value in told.items() if name not in ("output", "out", "classes")},
     )
     print(f"{entry.name}: fingerprint {entry.fingerprint}, {entry.bytes} bytes")
 
@@ -53,9 +54,12 @@ def kernels(net: classifier.Classifier) -> np.ndarray:
     weight = net.get_submodule("conv1").get_parameter("weight").detach().numpy().transpose(0, 2, 3, 1)
     shown = (127.5 + 127.5 * weight / np.abs(weight).max((1, 2, 3), keepdims=True)).round().astype(np.uint8)
     tiles = shown.repeat(ZOOM, 1).repeat(ZOOM, 2)
-    framed = np.pad(tiles, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=255)
-    rows = [np.concatenate(framed[i : i + COLUMNS], 1) for i in range(0, len(framed), COLUMNS)]
-    return np.concatenate(rows)[:-GAP, :-GAP]
+    step = tiles.shape[1] + GAP
+    sheet = np.full((-(-len(tiles) // COLUMNS) * step - GAP, COLUMNS * step - GAP, 3), 255, np.uint8)
+    for i, tile in enumerate(tiles):
+        top, left = i // COLUMNS * step, i % COLUMNS * step
+        sheet[top : top + len(tile), left : left + len(tile)] = tile
+    return sheet
 
 
 if __name__ == "__main__":

@@ -1,5 +1,9 @@
 """The classifier to be looked into: its layers in every dimension, its size, and the same after a trip to the disk."""
 
+import hashlib
+import json
+import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +17,10 @@ from likeness.errors import InvalidOption, WeightsError
 from likeness.nets.activations import activations, layer_shapes
 from likeness.nets.classifier import Architecture, Classifier, load, save
 from likeness.nets.receptive_field import receptive_fields
+from likeness.samples.images import read_image
 
 LAYERS = tuple(f"relu{i}" for i in range(1, 6))
+TOOL = Path(__file__).parents[2] / "tools" / "ship_classifier.py"
 PLACES = ("town", "wood", "São Paulo")
 
 
@@ -123,6 +129,27 @@ def test_the_default_is_as_slim_as_promised(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(InvalidOption, match=next(iter(wrong))):
         Architecture(**({"classes": PLACES} | wrong))  # type: ignore[arg-type]
+
+
+def test_shipping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tool writes float16 kernels, a card that fits them, and a drawing in which no weight is grey."""
+    net = settled(Architecture(PLACES, widths=(9, 4, 4, 4, 4)))
+    save(net, tmp_path / "net.safetensors", half=False)
+    (tmp_path / "told.json").write_text('{"output": "/here/net", "out": "/here/net", "classes": ["a"], "top1": 0.5}')
+    words = ["ship", str(tmp_path / "net.safetensors"), "--folder", str(tmp_path / "weights")]
+    words += ["--metrics", str(tmp_path / "told.json")]
+    monkeypatch.setattr(sys, "argv", [*words, "--drawing", str(tmp_path / "kernels.png")])
+    runpy.run_path(str(TOOL), run_name="__main__")
+    card = json.loads((tmp_path / "weights" / "alexnet-slim.json").read_text())
+    shipped = tmp_path / "weights" / "alexnet-slim.safetensors"
+    assert (card["kind"], card["sha256"]) == ("classifier", hashlib.sha256(shipped.read_bytes()).hexdigest())
+    assert card["metrics"] == {"top1": 0.5}
+    assert tuple(card["architecture"]["classes"]) == PLACES and card["onnx_sha256"] == ""
+    drawing = read_image(tmp_path / "kernels.png").astype(float)
+    assert drawing.shape == (2 * 72 - 9, 8 * 72 - 9, 3)  # nine kernels of 63 pixels, eight in a row, 9 apart
+    weight = load(shipped).get_submodule("conv1").get_parameter("weight")[8].detach().numpy()
+    expected = 127.5 + 127.5 * weight.transpose(1, 2, 0) / np.abs(weight).max()
+    np.testing.assert_allclose(drawing[72 + 4 :: 9, 4:63:9], expected, atol=0.7)
 
 
 def test_what_is_not_a_classifier_is_refused(tmp_path: Path) -> None:
