@@ -129,5 +129,5 @@ def test_a_net_for_style_of_ones_own(cli: Cli, tmp_path: Path, home: Path) -> No
     assert cli("weights", "path", "brush").out.strip() == str(home / "brush.safetensors")
     Image.new("RGB", (64, 64)).save(tmp_path / "x.jpg")
     result = cli("encode", tmp_path / "x.jpg", "-o", tmp_path / "x.npz", "--encoder", "brush")
-    assert result.status == 2 and "'brush' is a net for style" in result.err
+    assert result.status == 2 and "'brush' is of the kind perceptual" in result.err
     assert cli("weights", "remove", "brush").status == 0 and not list(home.iterdir())

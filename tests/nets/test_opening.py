@@ -142,7 +142,7 @@ def test_names_and_files_that_are_not_there(tmp_path: Path) -> None:
         open_net(tmp_path / "nosuch")
     with pytest.raises(InvalidOption, match="'yunet' is of the kind detector"):
         open_net("yunet")
-    with pytest.raises(InvalidOption, match="'vgg19' is a net for style"):
+    with pytest.raises(InvalidOption, match="'vgg19' is of the kind perceptual"):
         catalogue.read("vgg19")
 
 
