@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..lazy import load
 
 if TYPE_CHECKING:
+    from .attribute import attribute as attribute
     from .comparing import compare_samples as compare_samples
     from .matching import compare as compare
     from .models import open_model as open_model
