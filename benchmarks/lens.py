@@ -138,7 +138,7 @@ def measure_deletion() -> dict[str, Any]:
     falls: dict[str, list[float]] = {method: [] for method in (*METHODS, "random")}
     off = []
     for crops in lfw_crops():
-        a, b = (torch.from_numpy(crop).permute(2, 0, 1)[None].float() for crop in crops)
+        a, b = (torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float() for crop in crops)
         with torch.no_grad():
             score = score_with(net(b)[0])
             whole = float(score(net, a))
