@@ -179,11 +179,15 @@ def _union(notes: list[_Note], inputs: list[Tensor], out: Tensor, *_: Any) -> _N
     moved = []
     for note, tensor in zip(notes, inputs, strict=True):
         shift = out.ndim - tensor.ndim
-        moved.append([_aligned(axis, dim, shift, tensor, out) for axis, dim in note])
-    result = moved[0]
-    for other in moved[1:]:
-        result = [_join(a, b, out) for a, b in zip(result, other, strict=True)]
-    return tuple(result)
+        moved.append(tuple(_aligned(axis, dim, shift, tensor, out) for axis, dim in note))
+    return _joined(moved, out)
+
+
+def _joined(notes: Sequence[_Note], out: Tensor) -> _Note:
+    result = notes[0]
+    for other in notes[1:]:
+        result = tuple(_join(a, b, out) for a, b in zip(result, other, strict=True))
+    return result
 
 
 def _aligned(axis: _Axis, dim: int | None, shift: int, tensor: Tensor, out: Tensor) -> tuple[_Axis, int | None]:
@@ -296,6 +300,13 @@ def _concatenate(notes: list[_Note], inputs: list[Tensor], out: Tensor, func: An
     return _union(notes, inputs, out)
 
 
+def _stack(notes: list[_Note], inputs: list[Tensor], out: Tensor, func: Any, args: Any, kwargs: Any) -> _Note:
+    """Branches along a new dimension."""
+    new = _argument(func, args, kwargs, "dim", 0) % out.ndim
+    moved = [tuple((axis, dim if dim is None or dim < new else dim + 1) for axis, dim in note) for note in notes]
+    return _joined(moved, out)
+
+
 _POINTWISE = {
     "clone", "alias", "detach", "_to_copy", "contiguous", "copy", "native_dropout", "dropout", "native_batch_norm",
     "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "_prelu_kernel", "prelu",
@@ -304,6 +315,7 @@ _POINTWISE = {
 _RULES: dict[str, Callable[..., _Note]] = {
     "convolution": _window,
     "cat": _concatenate,
+    "stack": _stack,
     "constant_pad_nd": _pad,
     **dict.fromkeys((f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3)), _pad),
     **dict.fromkeys(("view", "_unsafe_view", "reshape", "_reshape_alias", "unsqueeze", "squeeze", "flatten"), _reshape),
