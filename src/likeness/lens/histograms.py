@@ -81,7 +81,7 @@ class Counts:
         return Histogram(tuple(counts), 2.0 ** int(self.exponent[unit]), int(self.positive[unit]) / max(1, sum(counts)))
 
 
-def _grid(spatial: Sequence[int]) -> tuple[slice, ...]:
+def _grid(spatial: Sequence[int]) -> tuple[Any, ...]:
     """Evenly spaced positions along every axis, PLACES altogether at most."""
     share = int(PLACES ** (1 / len(spatial)) + 1e-9)
     return tuple(slice((n - 1) % (step := -(-n // share)) // 2, None, step) for n in spatial)
