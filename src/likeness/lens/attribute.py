@@ -47,19 +47,27 @@ class Attribution:
     explained: Tensor | None = None
 
 
-def unit(layer: str, channel: int, position: Sequence[int] | None = None) -> Target:
-    """The activation of one unit of a layer: at `position` of its map, or where it is largest."""
+def unit(layer: str, channel: int, position: Sequence[int] | str | None = None) -> Target:
+    """The activation of one unit of a layer: at `position` of its map, at its "centre", its "mean" over all positions,
+    or (None) where it is largest."""
 
     def target(net: nn.Module, x: Tensor) -> Tensor:
         a = activations(net, x, [layer])[layer]
         if not 0 <= channel < a.shape[1]:
             raise UnknownName(f"layer {layer!r} has units 0...{a.shape[1] - 1}, not {channel}")
         row = a[:, channel]
+        if row.ndim == 1 and (position is None or isinstance(position, str)):
+            return row
         if position is None:
-            return row.flatten(1).amax(1) if row.ndim > 1 else row
-        if len(position) != row.ndim - 1 or any(not 0 <= i < n for i, n in zip(position, row.shape[1:], strict=False)):
-            raise InvalidOption(f"layer {layer!r} has positions {tuple(row.shape[1:])}; {tuple(position)} is none")
-        index: tuple[Any, ...] = (slice(None), *position)
+            return row.flatten(1).amax(1)
+        if position == "mean":
+            return row.flatten(1).mean(1)
+        place = [n // 2 for n in row.shape[1:]] if position == "centre" else position
+        if isinstance(place, str):
+            raise InvalidOption(f"position is {place!r}; it must be numbers, 'centre' or 'mean'")
+        if len(place) != row.ndim - 1 or any(not 0 <= i < n for i, n in zip(place, row.shape[1:], strict=False)):
+            raise InvalidOption(f"layer {layer!r} has positions {tuple(row.shape[1:])}; {tuple(place)} is none")
+        index: tuple[Any, ...] = (slice(None), *place)
         return row[index]
 
     return target

@@ -23,13 +23,23 @@ SIDE = 224  # of pictures for nets that take any size
 @dataclass(frozen=True, eq=False)
 class Model:
     """A net in eval mode. `picture`: a photograph (h, w, 3) uint8 to the one of (size, size, 3) that the net is shown,
-    None where it shows nothing that the net can use. `tensor`: that to the net's input (3, size, size)."""
+    None where it shows nothing that the net can use. `low`, `high`: what the net takes for black and white."""
 
     name: str
     net: nn.Module
     size: int
     picture: Callable[[np.ndarray], np.ndarray | None]
-    tensor: Callable[[np.ndarray], Tensor]
+    low: float = 0.0
+    high: float = 1.0
+
+    def tensor(self, image: np.ndarray) -> Tensor:
+        """A picture (h, w, 3) uint8 as the net's input (3, h, w)."""
+        return self.low + (self.high - self.low) * (torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255)
+
+    def image(self, x: Tensor) -> np.ndarray:
+        """The net's input (3, h, w) as a picture (h, w, 3) uint8."""
+        values = (x.detach().float().cpu() - self.low) / (self.high - self.low)
+        return (values * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
 
 def open_model(model: str | os.PathLike[str], *, size: int | None = None) -> Model:
@@ -50,14 +60,14 @@ def open_model(model: str | os.PathLike[str], *, size: int | None = None) -> Mod
         own = tower.architecture.size
         if size not in (None, own):
             raise InvalidOption(f"size is {size}; {model} takes crops of {own} pixels")
-        return Model(name, tower, own, lambda image: _face(image, own), lambda x: _channels_first(x) / 127.5 - 1)
+        return Model(name, tower, own, lambda image: _face(image, own), low=-1.0)
     if perceptual.KIND in metadata:
         vgg = perceptual.load(path)
         side = SIDE if size is None else size
         least = max(perceptual.smallest(vgg.architecture, layer) for layer, _ in vgg.named_children() if "_" in layer)
         if side < least:
             raise InvalidOption(f"size is {size}; {model} needs at least {least} pixels")
-        return Model(name, vgg, side, lambda image: _square(image, side), lambda x: _channels_first(x) / 255)
+        return Model(name, vgg, side, lambda image: _square(image, side))
     raise WeightsError(f"{path} is not a net that can be looked into (an encoder of faces, a VGG)")
 
 
@@ -103,7 +113,3 @@ def _face(image: np.ndarray, side: int) -> np.ndarray | None:
 def _square(image: np.ndarray, side: int) -> np.ndarray:
     """The middle of a picture, scaled to (side, side, 3)."""
     return np.asarray(ImageOps.fit(Image.fromarray(image), (side, side), Image.Resampling.LANCZOS))
-
-
-def _channels_first(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
