@@ -20,7 +20,8 @@ Window = Sequence[tuple[int, int]]
 GROUND, BEYOND = (24, 25, 29), (128, 128, 128)  # between tiles; what lies beyond the sample's border
 ACCENT = "#ff4a1c"
 GAP = 3
-# Shades of a curve's channels, for light and for dark pages.
+# Colours of layers' fields; and of a curve's channels, on light and on dark pages.
+LAYERS = ("#ffd23f", "#35c9a5", "#3d8bff", "#b36bff", "#ff4a1c", "#f58ac0", "#8fd14f")
 CURVES = (("#1f4e8c", "#8ab8ff"), ("#a3501a", "#f5a26b"), ("#2f6f4f", "#7fd3a6"), ("#6b4a8e", "#c3a3ea"))
 
 
