@@ -22,7 +22,7 @@ from ..nets import identity
 from ..progress import Progress
 from ..samples.files import atomic_write
 from ..samples.folders import list_images, read_subjects
-from . import drawing, pages
+from . import pages, panels
 from .attribute import unit as unit_target
 from .exhibits import Exhibits, of_pictures, of_samples
 from .layers import telling_layers
@@ -98,3 +98,39 @@ def report_patches(
 ) -> Report:
     """The part of `report` that needs one pass over the samples and no more: patches and histograms."""
     return _report(net, samples, folder, layers, units, k, names, None, on_progress, whole=False)
+
+
+def _report(
+    net: nn.Module | Model | str | os.PathLike[str],
+    samples: Any,
+    folder: str | os.PathLike[str],
+    layers: Sequence[str] | None,
+    units: Sequence[int] | str,
+    k: int,
+    names: Sequence[str] | None,
+    subjects: Sequence[str] | None,
+    on_progress: Progress | None,
+    *,
+    whole: bool,
+) -> Report:
+    side = round(k**0.5)
+    if k < 1 or side * side != k:
+        raise InvalidOption(f"k is {k}; the page shows squares of patches: 1, 4, 9, 16")
+    if isinstance(units, str) and units != "selective":
+        raise InvalidOption(f"units is {units!r}; it must be numbers or 'selective'")
+    title, module, exhibits = _opened(net, samples, names, subjects)
+    folder = Path(folder)
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    x = _first(exhibits)
+    layers = list(telling_layers(module, x) if layers is None else layers)
+    chosen = None if isinstance(units, str) else dict.fromkeys(layers, units)
+    found = top_patches(
+        module,
+        exhibits.batches(),
+        layers=layers,
+        units=chosen,
+        k=k,
+        total=exhibits.total,
+        checkpoint=folder / f".patches-{_digest(module, exhibits)}",
+        on_progress=on_progress,
+    )

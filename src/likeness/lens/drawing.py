@@ -1,194 +1,62 @@
-"""Samples as pictures: signals as curves, pictures as they are, volumes as three orthogonal slices; with what a unit
-sees of them marked. The one place that knows how many dimensions a drawing has."""
+"""Pictures of maps: what speaks for something and what against it, in two colours over the grey sample."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
-from ..errors import InvalidOption
-from ..nets.receptive_field import ReceptiveField
-from ..samples.files import atomic_write
-from .patches import Hit
-
-Window = Sequence[tuple[int, int]]
-GROUND, BEYOND = (24, 25, 29), (128, 128, 128)  # between tiles; what lies beyond the sample's border
-ACCENT = "#ff4a1c"
-GAP = 3
-# Colours of layers' fields; and of a curve's channels, on light and on dark pages.
-LAYERS = ("#ffd23f", "#35c9a5", "#3d8bff", "#b36bff", "#ff4a1c", "#f58ac0", "#8fd14f")
-CURVES = (("#1f4e8c", "#8ab8ff"), ("#a3501a", "#f5a26b"), ("#2f6f4f", "#7fd3a6"), ("#6b4a8e", "#c3a3ea"))
+FOR, AGAINST = np.array([0, 170, 110]), np.array([215, 20, 150])  # green and magenta: told apart by everybody
+SIDE = 320  # pixels of one picture on the sheet
+GAP, MARGIN = 20, 28
+INK, SOFT = (29, 29, 31), (102, 103, 107)
 
 
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """`sample`: (c, *spatial) float, 0...1; not a number where there is nothing. `marks`: windows to frame, each with
-    its colour (#rrggbb). `at`: the position through which the slices of a volume go (default: its middle)."""
-
-    sample: np.ndarray
-    marks: Sequence[tuple[Window, str]] = ()
-    at: Sequence[int] | None = None
-
-
-def patch_of(sample: np.ndarray, hit: Hit, field: ReceptiveField) -> Panel:
-    """What the unit of a hit sees of a sample (c, *spatial), at its place in its whole field; the whole sample where
-    the field is larger than that."""
-    spatial = sample.shape[1:]
-    starts = [
-        0 if size >= n else offset + i * stride
-        for size, stride, offset, i, n in zip(
-            field.size, field.stride, field.offset, hit.position, spatial, strict=True
-        )
-    ]
-    extent = [min(size, n) for size, n in zip(field.size, spatial, strict=True)]
-    cut = np.full((len(sample), *extent), np.nan, np.float32)
-    inside = [(max(s, 0), min(s + e, n)) for s, e, n in zip(starts, extent, spatial, strict=True)]
-    target = tuple(slice(first - s, last - s) for (first, last), s in zip(inside, starts, strict=True))
-    cut[(slice(None), *target)] = sample[(slice(None), *(slice(*axis) for axis in inside))]
-    return Panel(cut)
+def overlay(picture: np.ndarray, heat: np.ndarray, peak: float) -> np.ndarray:
+    """A picture (h, w, 3) uint8 in grey under the colours of `heat` (h, w): the stronger, the nearer its absolute value
+    is to `peak`."""
+    grey = np.repeat(np.asarray(Image.fromarray(picture).convert("L"))[..., None], 3, axis=2) * 0.8 + 51 * 0.8
+    strength = np.clip(np.abs(heat) / (peak or 1.0), 0, 1)[..., None] * 0.8
+    colour = np.where(heat[..., None] >= 0, FOR, AGAINST)
+    return np.rint(grey * (1 - strength) + colour * strength).astype(np.uint8)
 
 
-def framed(sample: np.ndarray, window: Window, colour: str = ACCENT) -> Panel:
-    """The whole sample with `window` framed; of a volume the slices through its middle."""
-    return Panel(sample, [(window, colour)], [(first + last - 1) // 2 for first, last in window])
+def sheet(headline: str, line: str, columns: Sequence[tuple[str, np.ndarray, np.ndarray, str]]) -> np.ndarray:
+    """A headline, a line of figures, a column for each (name, picture, overlay, what they add up to), and the legend."""
+    width = max(2 * MARGIN + len(columns) * (SIDE + GAP) - GAP, 2 * MARGIN + 2 * SIDE)
+    top = 96
+    height = top + 2 * SIDE + 78 + 56
+    page = Image.new("RGB", (width, height), (255, 255, 255))
+    draw = ImageDraw.Draw(page)
+    _text(draw, (MARGIN, 24), headline, 22, INK, width - 2 * MARGIN)
+    _text(draw, (MARGIN, 58), line, 15, SOFT, width - 2 * MARGIN)
+    for i, (name, picture, coloured, figures) in enumerate(columns):
+        left = MARGIN + i * (SIDE + GAP)
+        for row, shown in enumerate((picture, coloured)):
+            large = Image.fromarray(shown).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+            page.paste(large, (left, top + row * (SIDE + 8)))
+        _text(draw, (left, top + 2 * SIDE + 20), name, 15, INK, SIDE)
+        _text(draw, (left, top + 2 * SIDE + 42), figures, 14, SOFT, SIDE)
+    _legend(page, draw, height - 48)
+    return np.asarray(page)
 
 
-def draw(panels: Sequence[Panel], *, columns: int, side: int) -> np.ndarray | str:
-    """The panels row by row, each on a square of `side` pixels: an (h, w, 3) uint8 picture, or an SVG of curves, which
-    share their scale. Raises InvalidOption for samples that have not 1 to 3 spatial axes."""
-    dims = {panel.sample.ndim - 1 for panel in panels}
-    if len(dims) != 1 or not dims <= {1, 2, 3}:
-        raise InvalidOption(f"drawn are samples of 1, 2 or 3 dimensions, all alike, not of {sorted(dims)}")
-    if dims == {1}:
-        return _curves(panels, columns, side)
-    step = side + GAP
-    rows = -(-len(panels) // columns)
-    sheet = np.full((rows * step - GAP, columns * step - GAP, 3), GROUND, np.uint8)
-    for i, panel in enumerate(panels):
-        top, left = i // columns * step, i % columns * step
-        sheet[top : top + side, left : left + side] = _tile(panel, side)
-    return sheet
+def _legend(page: Image.Image, draw: ImageDraw.ImageDraw, top: int) -> None:
+    ramp = np.tile(np.linspace(-1, 1, 160), (14, 1))
+    grey = np.full((*ramp.shape, 3), 150, np.uint8)
+    said = "drives them apart"
+    _text(draw, (MARGIN, top), said, 14, SOFT, SIDE)
+    left = MARGIN + round(draw.textlength(said, ImageFont.load_default(14))) + 12
+    page.paste(Image.fromarray(overlay(grey, ramp, 1.0)), (left, top + 3))
+    _text(draw, (left + 172, top), "brings them together", 14, SOFT, SIDE)
 
 
-def write(stem: Path, drawing: np.ndarray | str) -> str:
-    """Write a drawing as STEM.webp or STEM.svg; returns the file's name. Raises StorageError."""
-    if isinstance(drawing, str):
-        atomic_write(path := stem.with_name(f"{stem.name}.svg"), drawing.encode())
-        return path.name
-    buffer = io.BytesIO()
-    Image.fromarray(drawing).save(buffer, format="WEBP", quality=85, method=4)
-    atomic_write(path := stem.with_name(f"{stem.name}.webp"), buffer.getvalue())
-    return path.name
-
-
-def shaded(sample: np.ndarray) -> np.ndarray:
-    """(c, h, w) as (h, w, 3) uint8: three channels are colours, of others the mean is a grey."""
-    colours = sample if len(sample) == 3 else sample.mean(0, keepdims=True).repeat(3, 0)
-    image = np.full((*sample.shape[1:], 3), BEYOND, np.uint8)
-    there = ~np.isnan(colours[0])
-    image[there] = np.rint(np.moveaxis(colours, 0, 2)[there].clip(0, 1) * 255)
-    return image
-
-
-def _planes(sample: np.ndarray) -> list[tuple[int, int]]:
-    """The pairs of axes (down, across) of the views of a sample: all of a picture; of a volume (d, h, w) the slices
-    h-w, at its right h-d, below d-w, so that neighbours share an edge."""
-    return [(0, 1)] if sample.ndim == 3 else [(1, 2), (1, 0), (0, 2)]
-
-
-def _tile(panel: Panel, side: int) -> np.ndarray:
-    sample = panel.sample
-    spatial = sample.shape[1:]
-    at = [n // 2 for n in spatial] if panel.at is None else panel.at
-    planes = _planes(sample)
-    down, across = (spatial[0], spatial[1]) if sample.ndim == 3 else (spatial[1], spatial[2])
-    volume = len(planes) == 3
-    scale = (side - (GAP if volume else 0)) / (
-        max(down, across) if not volume else max(down + spatial[0], across + spatial[0])
-    )
-    tile = np.full((side, side, 3), GROUND, np.uint8)
-    whole = Image.fromarray(tile)
-    draw = ImageDraw.Draw(whole)
-    # The middle of the tile for what is not square.
-    extra = spatial[0] if volume else 0
-    top, left = (round((side - (GAP if volume else 0) - scale * (n + extra)) / 2) for n in (down, across))
-    corners = [(top, left), (top, left + round(scale * across) + GAP), (top + round(scale * down) + GAP, left)]
-    for (rows, columns), (y, x) in zip(planes, corners, strict=False):
-        cut = sample[(slice(None), *(slice(None) if k in (rows, columns) else at[k] for k in range(len(spatial))))]
-        if rows > columns:
-            cut = cut.swapaxes(1, 2)
-        view = Image.fromarray(shaded(cut))
-        size = max(1, round(scale * cut.shape[2])), max(1, round(scale * cut.shape[1]))
-        how = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS
-        whole.paste(view.resize(size, how), (x, y))
-        for window, colour in panel.marks:
-            (first_y, last_y), (first_x, last_x) = window[rows], window[columns]
-            box = [x + scale * first_x, y + scale * first_y, x + scale * last_x - 1, y + scale * last_y - 1]
-            _frame(draw, [round(v) for v in box], colour, side)
-    return np.asarray(whole)
-
-
-def _frame(draw: ImageDraw.ImageDraw, box: list[int], colour: str, side: int) -> None:
-    """A frame that is seen on any ground: the colour between two dark lines; never thinner than a dot."""
-    left, top, right, bottom = box
-    right, bottom = max(right, left + 2), max(bottom, top + 2)
-    left, top, right, bottom = max(left, 1), max(top, 1), min(right, side - 2), min(bottom, side - 2)
-    draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=GROUND, width=4)
-    draw.rectangle((left, top, right, bottom), outline=colour, width=2)
-
-
-def _curves(panels: Sequence[Panel], columns: int, side: int) -> str:
-    height = side * 0.62
-    rows = -(-len(panels) // columns)
-    values = np.concatenate([panel.sample.ravel() for panel in panels])
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    width, total = columns * (side + GAP) - GAP, rows * (height + GAP) - GAP
-    light = "".join(f".c{i}{{stroke:{one}}}" for i, (one, _) in enumerate(CURVES))
-    dark = "".join(f".c{i}{{stroke:{one}}}" for i, (_, one) in enumerate(CURVES))
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {total:g}" width="{width:g}" '
-        f'height="{total:g}"><style>.p{{fill:#8882}}path{{fill:none;stroke-width:1.3;stroke-linejoin:round}}{light}'
-        f"@media (prefers-color-scheme:dark){{{dark}}}</style>"
-    ]
-    for i, panel in enumerate(panels):
-        x, y = i % columns * (side + GAP), i // columns * (height + GAP)
-        parts.append(f'<g transform="translate({x:g} {y:g})">{_curve(panel, side, height, low, high)}</g>')
-    return "".join(parts) + "</svg>\n"
-
-
-def _curve(panel: Panel, width: float, height: float, low: float, high: float) -> str:
-    """One lane for each channel, its values from `low` at the bottom to `high` at the top."""
-    channels, positions = panel.sample.shape
-    parts = [f'<rect class="p" width="{width:g}" height="{height:g}" rx="4"/>']
-    for ((first, last),), colour in panel.marks:
-        left, right = first / positions * width, max(last, first + 1) / positions * width
-        parts.append(
-            f'<rect x="{left:.1f}" width="{max(right - left, 1):.1f}" height="{height:g}" fill="{colour}" '
-            f'fill-opacity=".18" stroke="{colour}" stroke-width="1.5"/>'
-        )
-    lane = height / channels
-    for i, row in enumerate(panel.sample):
-        there = np.flatnonzero(~np.isnan(row))
-        if not len(there):
-            continue
-        x, v = _thinned(there, row[there], int(2 * width))
-        across = (x + 0.5) / positions * width
-        down = lane * (i + 0.92 - 0.84 * (v - low) / ((high - low) or 1))
-        points = " ".join(f"{a:.1f} {b:.1f}" for a, b in zip(across, down, strict=True))
-        parts.append(f'<path class="c{i % len(CURVES)}" d="M{points}"/>')
-    return "".join(parts)
-
-
-def _thinned(x: np.ndarray, v: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most about `most` points: of each stretch its lowest and its highest, so that no peak is lost."""
-    if len(x) <= most:
-        return x, v
-    kept = []
-    for part in np.array_split(np.arange(len(x)), most // 2):
-        kept += sorted({int(part[v[part].argmin()]), int(part[v[part].argmax()])})
-    return x[kept], v[kept]
+def _text(
+    draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, colour: tuple[int, int, int], room: int
+) -> None:
+    """One line, its beginning cut off where there is no room: of a path the end is what tells."""
+    font = ImageFont.load_default(size)
+    while len(text) > 2 and draw.textlength(text, font) > room:
+        text = "…" + text[2:]
+    draw.text(at, text, fill=colour, font=font)

@@ -53,7 +53,7 @@ th, td { padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line) }
 .hits { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1rem }
 .bars rect { fill: var(--bar) } .bars text { fill: var(--soft); font: 12px system-ui, sans-serif }
 .bars line { stroke: var(--line) } .bars .mark { stroke: var(--accent); stroke-width: 2 }
-.scale { height: .6rem; border-radius: 3px; background: linear-gradient(90deg, #2166d1, #80808040, #e0421b) }
+.scale { height: .6rem; border-radius: 3px; background: linear-gradient(90deg, rgb(215, 20, 150), #80808040, rgb(0, 170, 110)) }
 .ends { display: flex; justify-content: space-between; color: var(--soft); font-size: .82rem; margin-bottom: 1rem }
 @media (max-width: 760px) {
   .depth, .two, .layer { grid-template-columns: minmax(0, 1fr) }

@@ -1,0 +1,186 @@
+"""Which parts of two samples bring their unit codes together or apart, over 1, 2 or 3 dimensions.
+
+The score of a pair is `<f(a), f(b)> = 1 - d/2`. With the code of the other sample fixed it is one number per sample,
+which `lens.attribute` can be asked about, and which is linear in that code: what speaks for a match with b and against
+one with n is the same question with `f(b) - f(n)` in the place of `f(b)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from numpy.polynomial.legendre import leggauss
+from torch import Tensor, nn
+
+from ..errors import InvalidOption, UnknownName
+from ..nets.activations import activations, layer_shapes, replacing
+from .attribute import Target, attribute, interpolated, weighted
+
+METHODS = ("linear", "grad-cam", "occlusion")
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """What one sample adds. `map`: (*positions) float32, the positions of the layer, or of the sample for occlusion;
+    positive where it brings the codes together, negative where it drives them apart. `value`: the score it is about (of
+    the first sample of a triplet: the margin `score - against`). `rest`: what a blank sample would have in its place;
+    None for methods whose maps do not add up."""
+
+    map: Tensor
+    value: float
+    rest: float | None = None
+
+    @property
+    def explained(self) -> float | None:
+        """(sum of the map + rest) / value: 1 where the map accounts for all of it; None where it is not meant to."""
+        return None if self.rest is None or not self.value else (float(self.map.sum()) + self.rest) / self.value
+
+    def heat(self, shape: Sequence[int]) -> Tensor:
+        """The map brought to a sample's (*spatial), by straight lines between the middles of its positions."""
+        return interpolated(self.map[None, None], shape)[0, 0]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"value": self.value, "rest": self.rest, "explained": self.explained, "map": self.map.tolist()}
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two samples, or two and a third that the first is to be told from. `score`: of a and b; `distance`: 2 - 2 score.
+    `a`, `b`, `n`: the maps; None for a code without its sample. `against`: the score of a and n, None of a pair."""
+
+    method: str
+    layer: str | None
+    score: float
+    a: Share
+    b: Share | None
+    against: float | None = None
+    n: Share | None = None
+
+    @property
+    def distance(self) -> float:
+        return 2 - 2 * self.score
+
+    def to_dict(self) -> dict[str, Any]:
+        shares = {name: share and share.to_dict() for name, share in (("a", self.a), ("b", self.b), ("n", self.n))}
+        plain = {name: getattr(self, name) for name in ("method", "layer", "score", "distance", "against")}
+        return plain | shares
+
+
+def score_with(code: Tensor) -> Target:
+    """The score of samples with something whose code is `code` (d,): `<f(x), code>`, f of unit length."""
+
+    def target(net: nn.Module, x: Tensor) -> Tensor:
+        return _unit(net(x)) @ code
+
+    return target
+
+
+def compare_samples(
+    net: nn.Module,
+    a: Tensor,
+    b: Tensor,
+    *,
+    against: Tensor | None = None,
+    method: str = "linear",
+    layer: str | None = None,
+    steps: int = 8,
+    baseline: float | None = None,
+    window: int | None = None,
+    stride: int | None = None,
+) -> Comparison:
+    """What of the samples a and b brings their codes together, and what drives them apart.
+
+    net: samples (b, c, *spatial) to codes (b, d), brought to length 1 here if they are not; in eval mode. a: one sample
+    (1, c, *spatial). b: another, or a code (d,) alone, such as a template's. against: a third, or its code: the map of
+    a then shows what speaks for b and against it.
+    method:
+        linear: from a blank sample to the sample, the activations A of `layer` move along a straight line from A0;
+            `map[p] = sum over channels of (A - A0)[p] * mean over the line of d score / dA[p]`, the mean by Gauss
+            and Legendre at `steps` points (the path of Sundararajan 2017, eq. 1, at a layer). `sum of map + rest =
+            score`, where `rest` is the score of the blank sample.
+        grad-cam: `sum_k w_k A_k[p]`, w_k the mean over positions of `d score / dA_k` (Selvaraju 2017, eq. 1 and 2,
+            without the ReLU, as what drives apart is to be seen too).
+        occlusion: how much the score falls when a cube of `window` positions is covered, moved by `stride`.
+    layer: default: the last one with more than one position. baseline: what is blank, or covers; default: the mean of
+    each channel of the sample. window, stride: as in `attribute`.
+
+    Raises UnknownName for a method or layer there is none of, InvalidOption for samples that cannot be.
+    """
+    if method not in METHODS:
+        raise UnknownName(f"there is no method called {method!r}; it is one of {', '.join(METHODS)}")
+    if steps < 1:
+        raise InvalidOption(f"steps is {steps}; it must be at least 1")
+    if a.ndim < 3 or len(a) != 1:
+        raise InvalidOption(f"a is one sample (1, c, *spatial), not {tuple(a.shape)}")
+    others = [b] if against is None else [b, against]
+    code_a, *codes = [_code(net, x, a) for x in (a, *others)]
+    if method == "occlusion":
+        layer = None
+    elif layer is None:
+        layer = last_map(net, a)
+
+    def share(x: Tensor, code: Tensor) -> Share | None:
+        if x.ndim == 1:
+            return None
+        blank = x.mean(tuple(range(2, x.ndim)), keepdim=True).expand_as(x).clone()
+        if baseline is not None:
+            blank.fill_(baseline)
+        target = score_with(code)
+        if method == "occlusion":
+            cover = attribute(net, x, target, method=method, baseline=blank, window=window, stride=stride)
+            return Share(cover.map[0, 0], float(cover.value))
+        assert layer is not None
+        if method == "grad-cam":
+            value, cam = weighted(net, x, target, layer)
+            return Share(cam[0, 0], float(value))
+        return _along_the_line(net, x, blank, target, layer, steps)
+
+    scores = [float(code_a @ code) for code in codes]
+    of_a = share(a, codes[0] if against is None else codes[0] - codes[1])
+    assert of_a is not None
+    rest = [share(x, code_a) for x in others]
+    if against is None:
+        return Comparison(method, layer, scores[0], of_a, rest[0])
+    return Comparison(method, layer, scores[0], of_a, rest[0], scores[1], rest[1])
+
+
+def last_map(net: nn.Module, x: Tensor) -> str:
+    """The deepest layer in which samples like x still have more than one position."""
+    maps = [name for name, shape in layer_shapes(net, x).items() if len(shape) == x.ndim and max(shape[2:]) > 1]
+    if not maps:
+        raise InvalidOption("no layer of this net has maps with positions; occlusion needs none")
+    return maps[-1]
+
+
+def _along_the_line(net: nn.Module, x: Tensor, blank: Tensor, target: Target, layer: str, steps: int) -> Share:
+    ends = torch.cat([blank, x])
+    with torch.no_grad():
+        first, last = activations(net, ends, [layer])[layer].split(1)
+        rest, value = target(net, ends).tolist()
+    nodes, weights = (torch.as_tensor(part, dtype=x.dtype, device=x.device) for part in leggauss(steps))
+    change = last - first
+    line = first + (nodes.view(-1, *[1] * (last.ndim - 1)) + 1) / 2 * change  # [steps, channels, *positions]
+    with torch.enable_grad(), replacing(net, layer, line.requires_grad_()):
+        scores = target(net, x.expand(steps, *x.shape[1:]))
+        (slopes,) = torch.autograd.grad((scores * weights / 2).sum(), line)
+    return Share((change * slopes).sum((0, 1)), value, rest)
+
+
+def _code(net: nn.Module, x: Tensor, like: Tensor) -> Tensor:
+    """The unit code (d,) of a sample, or of a code."""
+    if x.ndim == 1:
+        return F.normalize(x.to(like), dim=0)
+    if x.shape[:2] != like.shape[:2] or x.ndim != like.ndim:
+        raise InvalidOption(f"the other one is a sample like {tuple(like.shape)} or a code (d,), not {tuple(x.shape)}")
+    with torch.no_grad():
+        return _unit(net(x))[0]
+
+
+def _unit(codes: Tensor) -> Tensor:
+    if codes.ndim != 2:
+        raise InvalidOption(f"the net gives {tuple(codes.shape)}; codes are (b, d)")
+    return F.normalize(codes)
