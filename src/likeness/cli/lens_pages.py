@@ -12,7 +12,7 @@ from .common import complain, json_option, model_options, option, print_json, pr
 
 
 def add(verbs: Any) -> None:
-    from ..lens.report import report_patches
+    from ..lens.dashboard import report_patches
 
     layers = verbs.add_parser("layers", help="the layers of a net, and what a unit of each sees")
     model_options(layers)
@@ -30,8 +30,8 @@ def add(verbs: Any) -> None:
 
 
 def run_layers(options: argparse.Namespace) -> int:
+    from ..lens.layers import layer_table
     from ..lens.models import open_model
-    from ..lens.report import layer_table
 
     rows = layer_table(open_model(options.model, size=options.size))
     if options.json:
@@ -46,8 +46,8 @@ def run_layers(options: argparse.Namespace) -> int:
 
 
 def run_patches(options: argparse.Namespace) -> int:
+    from ..lens.dashboard import report_patches
     from ..lens.models import open_model
-    from ..lens.report import report_patches
     from ..samples.folders import list_images
 
     files = list_images(options.pictures)

@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InvalidOption
 from ..samples.images import read_image
 from .models import Model
 from .models import batches as picture_batches
+from .panels import Panel, draw, write
+from .patches import TopPatches
 
 BATCH = 32
+SIDE, TILE = 224, 112  # pixels of a drawing, and of one among many
 
 
 @dataclass(eq=False)
 class Exhibits:
     """`batches()`: all samples (b, c, *spatial), in order. `sample(i)` (c, *spatial), `name(i)`, `title(i)` (a shorter
     name, to be shown), `subject(i)` (None where nobody said): of number i, once it was among them. `kind`: what they
-    are, in the plural. `total`: how many there are at most.
+    are, in the plural. `given`: what they were called before any was looked at. `total`: how many there are at most.
     `low`, `high`: the range of their values, known when all were looked at. `skipped`: files that cannot be used."""
 
     kind: str
+    given: tuple[str, ...]
     total: int
-    batches: Callable[[], Iterator[Tensor]]
+    batches: Callable[[], Generator[Tensor, None, None]]
     sample: Callable[[int], Tensor]
     name: Callable[[int], str]
     title: Callable[[int], str]
@@ -51,7 +55,7 @@ def of_pictures(model: Model, files: Sequence[Path], subjects: Sequence[str | No
     used: list[Path] = []
     subject_of = dict(zip(files, subjects, strict=True))
 
-    def batches() -> Iterator[Tensor]:
+    def batches() -> Generator[Tensor, None, None]:
         used.clear()
         exhibits.skipped.clear()
         for x, kept in picture_batches(model, files, size=BATCH, skipped=exhibits.skipped):
@@ -67,6 +71,7 @@ def of_pictures(model: Model, files: Sequence[Path], subjects: Sequence[str | No
     above = os.path.commonpath([Path(file).parent for file in files]) if files else ""
     exhibits = Exhibits(
         "pictures",
+        tuple(map(str, files)),
         len(files),
         batches,
         sample,
@@ -96,7 +101,7 @@ def of_samples(samples: Any, names: Sequence[str] | None, subjects: Sequence[str
         item = samples[i]
         return torch.as_tensor(item[0] if isinstance(item, (tuple, list)) else item)
 
-    def batches() -> Iterator[Tensor]:
+    def batches() -> Generator[Tensor, None, None]:
         for first in range(0, total, BATCH):
             x = torch.stack([sample(i) for i in range(first, min(first + BATCH, total))])
             exhibits.low = min(exhibits.low, float(x.min()))
@@ -108,6 +113,7 @@ def of_samples(samples: Any, names: Sequence[str] | None, subjects: Sequence[str
 
     exhibits = Exhibits(
         "samples",
+        tuple(names or ()),
         total,
         batches,
         sample,
@@ -118,3 +124,18 @@ def of_samples(samples: Any, names: Sequence[str] | None, subjects: Sequence[str
         -float("inf"),
     )
     return exhibits
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What the pages of a report are made from. `folder`: where they go. `shown`: layer -> units with a page."""
+
+    folder: Path
+    net: nn.Module
+    exhibits: Exhibits
+    found: TopPatches
+    shown: dict[str, tuple[int, ...]]
+
+    def draw(self, stem: str, shown: Sequence[Panel], *, columns: int = 1, side: int = SIDE) -> str:
+        """Draw panels into a file, whose name is returned, relative to the folder."""
+        return f"pictures/{write(self.folder / 'pictures' / stem, draw(shown, columns=columns, side=side))}"

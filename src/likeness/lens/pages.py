@@ -7,8 +7,10 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import quote
 
+from ..samples.files import atomic_write
 from .histograms import Histogram
 
 STYLE = """
@@ -53,7 +55,8 @@ th, td { padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line) }
 .hits { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1rem }
 .bars rect { fill: var(--bar) } .bars text { fill: var(--soft); font: 12px system-ui, sans-serif }
 .bars line { stroke: var(--line) } .bars .mark { stroke: var(--accent); stroke-width: 2 }
-.scale { height: .6rem; border-radius: 3px; background: linear-gradient(90deg, rgb(215, 20, 150), #80808040, rgb(0, 170, 110)) }
+.scale { height: .6rem; border-radius: 3px;
+  background: linear-gradient(90deg, rgb(215, 20, 150), #80808040, rgb(0, 170, 110)) }
 .ends { display: flex; justify-content: space-between; color: var(--soft); font-size: .82rem; margin-bottom: 1rem }
 @media (max-width: 760px) {
   .depth, .two, .layer { grid-template-columns: minmax(0, 1fr) }
@@ -95,6 +98,12 @@ class Steps:
     after: str | None
 
 
+def write(path: Path, page: str) -> None:
+    """Raises StorageError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, page.encode())
+
+
 def page(title: str, body: str, *, style: str) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -125,7 +134,7 @@ def index(
             f"more.</figcaption></figure>{_table(layers)}</section>"
         )
     for one in layers:
-        field = f'<figure>{_image(one.field, f"what a unit of {one.name} sees")}</figure>' if one.field else ""
+        field = f"<figure>{_image(one.field, f'what a unit of {one.name} sees')}</figure>" if one.field else ""
         body += (
             f'<section id="{one.anchor}"><h2>{text(one.name)}</h2>{_facts(one.facts)}<div class="layer">{field}'
             f'<div class="units">{"".join(map(_card, one.cards))}</div></div></section>'
@@ -143,19 +152,18 @@ def unit(
     title: str,
     steps: Steps,
     facts: Sequence[tuple[str, str]],
-    ideal: Card | None,
-    silence: str,
+    ideal: Card | str | None,
     bars: str,
     hits: Sequence[Card],
 ) -> str:
-    """The page of one unit. ideal: its maximiser; where there is none, `silence` says why. bars: its histogram."""
-    looks = _card(ideal) if ideal else f'<p class="card">{text(silence)}</p>'
+    """The page of one unit. ideal: its maximiser, or words on why there is none. bars: its histogram."""
+    looks = _card(ideal) if isinstance(ideal, Card) else f'<p class="card">{text(ideal)}</p>' if ideal else ""
     body = (
         f"{_steps(steps)}<h1>{text(title)}</h1>{_facts(facts)}"
-        f'<div class="two"><div>{looks}</div><figure class="card"><h3>How often it fires how much</h3>{bars}'
+        f'<div class="{"two" if looks else ""}">{looks}<figure class="card"><h3>How often it fires how much</h3>{bars}'
         f"<figcaption>Positions counted for each activation; the height is logarithmic. The line marks the mean, the "
         f"dashed line the weakest of the patches below.</figcaption></figure></div>"
-        f'<section><h2>What excites it most</h2><p>On the left all that the unit sees, on the right where it lies; grey '
+        f"<section><h2>What excites it most</h2><p>On the left all that the unit sees, on the right where; grey "
         f'lies beyond the border.</p><div class="hits">{"".join(map(_card, hits))}</div></section>'
     )
     return page(title, body, style="../style.css")
@@ -213,6 +221,10 @@ def text(words: str) -> str:
 
 def number(value: float) -> str:
     return f"{value:.3g}"
+
+
+def by(numbers: Iterable[object]) -> str:
+    return " × ".join(map(str, numbers))
 
 
 def _facts(facts: Iterable[tuple[str, str]]) -> str:
