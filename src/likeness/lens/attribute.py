@@ -152,7 +152,7 @@ def attribute(
             draw = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
             total += _gradient(net, x + spread * draw, target)
         return Attribution(total / samples, method, value)
-    with _relu_rule(method):
+    with relu_rule(method):
         return Attribution(_gradient(net, x, target), method, value)
 
 
@@ -254,7 +254,9 @@ class _ReluRule(TorchFunctionMode):
 
 
 @contextmanager
-def _relu_rule(method: str) -> Iterator[None]:
+def relu_rule(method: str) -> Iterator[None]:
+    """While it lasts, what goes back through a ReLU follows the rule of guided-backprop or deconvnet; of other methods,
+    calculus."""
     if method in ("guided-backprop", "deconvnet"):
         with _ReluRule(method == "guided-backprop"):
             yield

@@ -22,7 +22,7 @@ COLOURS = ((0.5631, 0.1949, 0.0433), (0.5847, 0.0, -0.1083), (0.5847, -0.1949, 0
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """How coefficients (1, c, *half, 2) become a sample (1, c, *spatial) of values low...high.
+    """How coefficients z (1, c, *half, 2) become a sample (1, c, *spatial) of values low...high.
 
     `filter` (*half): the factor of each frequency of `rfftn`. `colours` (3, 3) or None: what mixes the channels.
     """
@@ -33,18 +33,26 @@ class Spectrum:
     filter: Tensor
     colours: Tensor | None
 
-    def start(self, generator: torch.Generator, contrast: float) -> Tensor:
-        """Coefficients of noise; before the sigmoid its values have the deviation `contrast`."""
-        draw = torch.randn(1, self.shape[0], *self.filter.shape, 2, generator=generator, dtype=torch.float32)
+    def noise(self, generator: torch.Generator, contrast: float) -> Tensor:
+        """Coefficients of noise of that contrast (about)."""
+        draw = torch.randn(1, self.shape[0], *self.filter.shape, 2, generator=generator)
         return (contrast / math.sqrt(2) * draw).to(self.filter)
 
     def sample(self, z: Tensor) -> Tensor:
-        spatial = self.shape[1:]
-        axes = tuple(range(2, 2 + len(spatial)))
-        s = torch.fft.irfftn(torch.view_as_complex(z) * self.filter, s=spatial, dim=axes, norm="ortho")
+        """`low + (high - low) sigmoid(colours irfftn(filter z))`."""
+        s = self._values(z)
         if self.colours is not None:
             s = torch.einsum("ij,bj...->bi...", self.colours, s)
         return self.low + (self.high - self.low) * torch.sigmoid(s)
+
+    def contrast(self, z: Tensor) -> float:
+        """Root mean square of `irfftn(filter z)`: 1 for coefficients of mean square 1."""
+        return float(self._values(z).square().mean().sqrt())
+
+    def _values(self, z: Tensor) -> Tensor:
+        spatial = self.shape[1:]
+        axes = tuple(range(2, 2 + len(spatial)))
+        return torch.fft.irfftn(torch.view_as_complex(z) * self.filter, s=spatial, dim=axes, norm="ortho")
 
 
 def spectrum(
@@ -56,7 +64,8 @@ def spectrum(
     to a mean square of 1 over the whole spectrum. blur: deviation, in positions, of a Gaussian that the sample is seen
     through before its sigmoid.
 
-    Raises InvalidOption where the shape has not 1 to 3 spatial axes, or low is not below high.
+    Raises InvalidOption where the shape has not 1 to 3 spatial axes, low is not below high, or decay or blur is
+    negative.
     """
     c, *spatial = shape
     if not 1 <= len(spatial) <= 3 or min(shape) < 1:
