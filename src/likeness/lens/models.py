@@ -36,6 +36,10 @@ class Model:
         """A picture (h, w, 3) uint8 as the net's input (3, h, w)."""
         return self.low + (self.high - self.low) * (torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255)
 
+    def blank(self) -> Tensor:
+        """An input (1, 3, size, size) that shows nothing."""
+        return torch.full((1, 3, self.size, self.size), self.low)
+
     def image(self, x: Tensor) -> np.ndarray:
         """The net's input (3, h, w) as a picture (h, w, 3) uint8."""
         values = (x.detach().float().cpu() - self.low) / (self.high - self.low)
