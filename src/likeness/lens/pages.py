@@ -28,13 +28,12 @@ p { color: var(--soft); margin: 0 0 1rem; max-width: 44rem }
 a { color: inherit; text-underline-offset: .2em; text-decoration-color: var(--line) }
 a:hover { text-decoration-color: currentColor }
 a:focus-visible { outline: 3px solid var(--accent); outline-offset: 3px; border-radius: 6px }
-img, svg { max-width: 100%; height: auto; display: block; border-radius: 6px }
-img { width: 100% }
+img, svg { width: 100%; height: auto; display: block } img { border-radius: 6px }
 dl { display: flex; flex-wrap: wrap; gap: .2rem 1.8rem; margin: 0 0 1.2rem }
 dt { color: var(--soft); font-size: .8rem } dd { margin: 0; font-variant-numeric: tabular-nums; font-weight: 600 }
 figure { margin: 0 } figcaption { color: var(--soft); font-size: .82rem; line-height: 1.35; margin-top: .4rem }
 figcaption b { color: var(--ink); font-weight: 600 }
-section { margin-top: 3rem }
+section { margin-top: 2.5rem } .chips + section { margin-top: 1rem }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: .8rem }
 .chips { display: flex; flex-wrap: wrap; gap: .4rem; position: sticky; top: 0; padding: .6rem 0; z-index: 1;
   background: var(--ground) }
@@ -53,6 +52,7 @@ th, td { padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line) }
 .units .card:hover { border-color: var(--accent) }
 .two { display: grid; grid-template-columns: minmax(0, 22rem) minmax(0, 1fr); gap: 1rem; align-items: start }
 .hits { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1rem }
+.sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem }
 .bars rect { fill: var(--bar) } .bars text { fill: var(--soft); font: 12px system-ui, sans-serif }
 .bars line { stroke: var(--line) } .bars .mark { stroke: var(--accent); stroke-width: 2 }
 .scale { height: .6rem; border-radius: 3px;
@@ -174,7 +174,7 @@ def match(title: str, steps: Steps, lede: str, facts: Sequence[tuple[str, str]],
     body = (
         f"{_steps(steps)}<h1>{text(title)}</h1><p>{text(lede)}</p>{_facts(facts)}"
         f'<div class="scale"></div><div class="ends"><span>drives apart</span><span>brings together</span></div>'
-        f'<div class="hits">{"".join(map(_card, cards))}</div>'
+        f'<div class="sides">{"".join(map(_card, cards))}</div>'
     )
     return page(title, body, style="../style.css")
 
@@ -209,7 +209,7 @@ def bars(one: Histogram, mean: float, weakest: float | None, strongest: float | 
         ends += f'<text x="{across(0):.1f}" y="{tall + 18}" text-anchor="middle">0</text>'
     words = f"histogram of activations from {number(low)} to {number(high)}, mean {number(mean)}"
     return (
-        f'<svg class="bars" viewBox="0 0 {wide} {tall + 24}" width="{wide}" role="img" aria-label="{words}">'
+        f'<svg class="bars" viewBox="0 0 {wide} {tall + 24}" role="img" aria-label="{words}">'
         f'<line x1="0" x2="{wide}" y1="{tall}" y2="{tall}"/>{"".join(rows)}{ends}</svg>'
     )
 

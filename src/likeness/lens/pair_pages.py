@@ -100,7 +100,7 @@ def _pair(look: Look, place: int, kind: str, a: int, b: int, layer: str | None, 
     lede = (
         "Each map and what a blank sample would leave add up to the score, which is 1 where the net sees no difference."
     )
-    page = pages.match(f"{kind.capitalize()}: {titles[0]} and {titles[1]}", steps, lede, facts, cards)
+    page = pages.match(f"Pair {place}: {kind}", steps, lede, facts, cards)
     pages.write(look.folder / "pairs" / f"{place}.html", page)
     together = look.draw(f"pair-{place}", [*plain, *laid], columns=2, side=TILE)
     words = f"<b>{kind}</b> · distance {found.distance:.3f}"

@@ -20,7 +20,7 @@ from .patches import Hit
 Window = Sequence[tuple[int, int]]
 GROUND, BEYOND = (24, 25, 29), (128, 128, 128)  # between tiles; what lies beyond the sample's border
 ACCENT = "#ff4a1c"
-GAP = 3
+GAP, LEAST = 2, 11  # pixels between tiles; of the smallest frame
 # Colours of layers' fields; and of a curve's channels, on light and on dark pages.
 LAYERS = ("#ffd23f", "#35c9a5", "#3d8bff", "#b36bff", "#ff4a1c", "#f58ac0", "#8fd14f")
 CURVES = (("#1f4e8c", "#8ab8ff"), ("#a3501a", "#f5a26b"), ("#2f6f4f", "#7fd3a6"), ("#6b4a8e", "#c3a3ea"))
@@ -69,9 +69,10 @@ def draw(panels: Sequence[Panel], *, columns: int, side: int) -> np.ndarray | st
         raise InvalidOption(f"drawn are samples of 1, 2 or 3 dimensions, all alike, not of {sorted(dims)}")
     if dims == {1}:
         return _curves(panels, columns, side)
-    step = side + GAP
+    gap = 4 * GAP if dims == {3} else GAP  # more between volumes than between the slices of one
+    step = side + gap
     rows = -(-len(panels) // columns)
-    sheet = np.full((rows * step - GAP, columns * step - GAP, 3), GROUND, np.uint8)
+    sheet = np.full((rows * step - gap, columns * step - gap, 3), GROUND, np.uint8)
     for i, panel in enumerate(panels):
         top, left = i // columns * step, i % columns * step
         sheet[top : top + side, left : left + side] = _tile(panel, side)
@@ -138,10 +139,11 @@ def _turned(plane: np.ndarray, turn: bool) -> np.ndarray:
 
 
 def _frame(draw: ImageDraw.ImageDraw, box: Sequence[float], colour: str, side: int) -> None:
-    """A frame that is seen on any ground: the colour between two dark lines; never thinner than a dot."""
-    left, top, right, bottom = (round(value) for value in box)
-    right, bottom = max(right, left + 2), max(bottom, top + 2)
-    left, top, right, bottom = max(left, 1), max(top, 1), min(right, side - 2), min(bottom, side - 2)
+    """A frame that is seen on any ground, the colour between dark lines, and however small the window is."""
+    left, top, right, bottom = box
+    grow = [max(0.0, (LEAST - (last - first)) / 2) for first, last in ((left, right), (top, bottom))]
+    corners = (left - grow[0], top - grow[1], right + grow[0], bottom + grow[1])
+    left, top, right, bottom = (round(min(max(value, 1), side - 2)) for value in corners)
     draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=GROUND, width=4)
     draw.rectangle((left, top, right, bottom), outline=colour, width=2)
 

@@ -36,7 +36,8 @@ def write_units(look: Look, side: int, *, maximised: bool, on_progress: Progress
         shown = [patch_of(look.exhibits.shown(hit.sample), hit, one.field) for hit in hits]
         if shown:
             picture = look.draw(stems[i], shown, columns=side, side=TILE)
-            words = f"unit <b>{unit}</b> · up to {number(hits[0].activation)}"
+            top = f"up to {number(hits[0].activation)}" if one.deviation[one.units.index(unit)] else "never fires"
+            words = f"unit <b>{unit}</b> · {top}"
             cards[layer].append(Card(picture, f"patches of unit {unit}", words, f"units/{stems[i]}.html"))
         if on_progress:
             on_progress(i + 1, len(order), {})
