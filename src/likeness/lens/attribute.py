@@ -234,8 +234,8 @@ class _Passed(torch.autograd.Function):
         return slope.clamp_min(0) * (positive if ctx.guided else 1), None
 
 
-_RELUS = {torch.relu, torch.relu_, F.relu, F.relu_, Tensor.relu, Tensor.relu_}
-_IN_PLACE = {torch.relu_, F.relu_, Tensor.relu_}
+RELUS = {torch.relu, torch.relu_, F.relu, F.relu_, Tensor.relu, Tensor.relu_}
+IN_PLACE = {torch.relu_, F.relu_, Tensor.relu_}
 
 
 class _ReluRule(TorchFunctionMode):
@@ -245,10 +245,10 @@ class _ReluRule(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func not in _RELUS:
+        if func not in RELUS:
             return func(*args, **kwargs)
         x = args[0] if args else kwargs["input"]
-        if func in _IN_PLACE or kwargs.get("inplace") or (func is F.relu and args[1:2] == (True,)):
+        if func in IN_PLACE or kwargs.get("inplace") or (func is F.relu and args[1:2] == (True,)):
             return x.copy_(_Passed.apply(x.clone(), self.guided))
         return _Passed.apply(x, self.guided)
 

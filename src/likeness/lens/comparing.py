@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from numpy.polynomial.legendre import leggauss
 from torch import Tensor, nn
 
 from ..errors import InvalidOption, UnknownName
-from ..nets.activations import activations, layer_shapes, replacing
+from ..nets.activations import layer_shapes
 from .attribute import Target, attribute, interpolated, weighted
+from .differences import differences
 
 METHODS = ("linear", "grad-cam", "occlusion")
 
@@ -87,7 +87,6 @@ def compare_samples(
     against: Tensor | None = None,
     method: str = "linear",
     layer: str | None = None,
-    steps: int = 8,
     baseline: float | None = None,
     window: int | None = None,
     stride: int | None = None,
@@ -112,8 +111,6 @@ def compare_samples(
     """
     if method not in METHODS:
         raise UnknownName(f"there is no method called {method!r}; it is one of {', '.join(METHODS)}")
-    if steps < 1:
-        raise InvalidOption(f"steps is {steps}; it must be at least 1")
     if a.ndim < 3 or len(a) != 1:
         raise InvalidOption(f"a is one sample (1, c, *spatial), not {tuple(a.shape)}")
     others = [b] if against is None else [b, against]
@@ -137,7 +134,8 @@ def compare_samples(
         if method == "grad-cam":
             value, cam = weighted(net, x, target, layer)
             return Share(cam[0, 0], float(value))
-        return _along_the_line(net, x, blank, target, layer, steps)
+        shares, value, rest = differences(net, x, blank, target, layer)
+        return Share(shares.sum(0), value, rest)
 
     scores = [float(code_a @ code) for code in codes]
     of_a = share(a, codes[0] if against is None else codes[0] - codes[1])
@@ -154,20 +152,6 @@ def last_map(net: nn.Module, x: Tensor) -> str:
     if not maps:
         raise InvalidOption("no layer of this net has maps with positions; occlusion needs none")
     return maps[-1]
-
-
-def _along_the_line(net: nn.Module, x: Tensor, blank: Tensor, target: Target, layer: str, steps: int) -> Share:
-    ends = torch.cat([blank, x])
-    with torch.no_grad():
-        first, last = activations(net, ends, [layer])[layer].split(1)
-        rest, value = target(net, ends).tolist()
-    nodes, weights = (torch.as_tensor(part, dtype=x.dtype, device=x.device) for part in leggauss(steps))
-    change = last - first
-    line = first + (nodes.view(-1, *[1] * (last.ndim - 1)) + 1) / 2 * change  # [steps, channels, *positions]
-    with torch.enable_grad(), replacing(net, layer, line.requires_grad_()):
-        scores = target(net, x.expand(steps, *x.shape[1:]))
-        (slopes,) = torch.autograd.grad((scores * weights / 2).sum(), line)
-    return Share((change * slopes).sum((0, 1)), value, rest)
 
 
 def _code(net: nn.Module, x: Tensor, like: Tensor) -> Tensor:

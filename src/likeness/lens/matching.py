@@ -56,12 +56,21 @@ class PhotoComparison:
         heats = {name: share.heat(self.pictures[name].shape[:2]).numpy() for name, share in self.shares.items()}
         peak = max(float(np.abs(heat).max()) for heat in heats.values())
         columns = [
-            (self.names[name], picture, overlay(picture, heats[name], peak), _sum(self.shares[name]))
+            (self.names[name], picture, overlay(picture, heats[name], peak), self._sum(name))
             for name, picture in self.pictures.items()
         ]
         one = self.comparison
-        figures = f"score {one.score:.3f}" + (f", against the third {one.against:.3f}" if one.against is not None else "")
+        figures = f"score {one.score:.3f}" + (
+            f", against the third {one.against:.3f}" if one.against is not None else ""
+        )
         return sheet(self.headline(), f"{figures} · {one.method} · encoder {self.encoder}", columns)
+
+    def _sum(self, name: str) -> str:
+        share = self.shares[name]
+        what = "margin" if name == "a" and self.comparison.against is not None else "score"
+        if share.rest is None:
+            return f"{what} {share.value:.3f}"
+        return f"{what} {share.value:.3f} = {float(share.map.sum()):.3f} from here, {share.rest:.3f} from a blank"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `image()`; the ending chooses the format. Raises InvalidOption, StorageError."""
@@ -107,8 +116,9 @@ def compare(
             samples[key] = torch.from_numpy(source.code)
         else:
             pictures[key] = _crop(source, names[key], coder)
-            samples[key] = torch.from_numpy(pictures[key]).permute(2, 0, 1)[None].float()
-    found = compare_samples(net, samples["a"], samples["b"], against=samples.get("n"), method=method)
+            samples[key] = torch.from_numpy(pictures[key].copy()).permute(2, 0, 1)[None].float()
+    third = samples.get("n")
+    found = compare_samples(net, samples["a"], samples["b"], against=third, method=method, layer="maps")
     calibration = coder.calibration
     threshold = None if calibration is None else calibration.threshold_open_set(max_fmr, 1)
     return PhotoComparison(found, names, pictures, threshold, max_fmr, coder.name, coder.fingerprint)
@@ -174,9 +184,3 @@ def _crop(source: ImageSource, name: str, encoder: FaceEncoder) -> np.ndarray:
 
 def _name(source: ImageSource) -> str:
     return os.fspath(source) if isinstance(source, (str, os.PathLike)) else "a photograph"
-
-
-def _sum(share: Share) -> str:
-    if share.rest is None:
-        return ""
-    return f"{share.value:.3f} = {float(share.map.sum()):+.3f} in the picture {share.rest:+.3f} without it"

@@ -4,7 +4,6 @@ asked for.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -84,22 +83,6 @@ def listening(net: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def replacing(net: nn.Module, layer: str, maps: Tensor) -> Iterator[None]:
-    """For one forward pass of `net`: `layer` gives `maps`, whatever it computed. No hook stays behind.
-
-    Raises UnknownName for a name that the net does not have.
-    """
-    modules = dict(net.named_modules(remove_duplicate=False))
-    base, wanted = _split(layer, modules)
-    uses = itertools.count(1)
-    handle = modules[base].register_forward_hook(lambda _, __, out: maps if next(uses) == wanted else None)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def layer_shapes(net: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
