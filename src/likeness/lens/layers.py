@@ -11,6 +11,9 @@ from ..nets.activations import layer_shapes
 from ..nets.receptive_field import receptive_fields
 
 
+COUNT = 5  # layers that tell: as many as the chapter's figure shows
+
+
 def layer_table(net: nn.Module, x: Tensor) -> list[dict[str, Any]]:
     """Every layer with maps for samples like x (b, c, *spatial): its name, units, positions per axis, and what a unit
     sees: size, stride, offset; empty where an operation's field is not known."""
@@ -24,8 +27,8 @@ def layer_table(net: nn.Module, x: Tensor) -> list[dict[str, Any]]:
     return rows
 
 
-def telling_layers(net: nn.Module, x: Tensor, count: int = 5) -> tuple[str, ...]:
-    """Up to `count` layers spread over the net's depth, for samples like x (b, c, *spatial): where it has stages, in
+def telling_layers(net: nn.Module, x: Tensor) -> tuple[str, ...]:
+    """Up to five layers spread over the net's depth, for samples like x (b, c, *spatial): where it has stages, in
     which maps keep their size, the last layer of each; then layers that halve what still lies between two of them.
 
     Asked are the outputs of activation functions and of blocks (modules made of others); of a net that has neither, all
@@ -40,8 +43,8 @@ def telling_layers(net: nn.Module, x: Tensor, count: int = 5) -> tuple[str, ...]
     # A block and its last module give the same map: the block stands for both.
     names = [a for a, b in zip(names, [*names[1:], ""], strict=True) if not (b and a.startswith(f"{b}."))]
     ends = [i for i, name in enumerate(names) if i + 1 == len(names) or maps[names[i + 1]][2:] != maps[name][2:]]
-    chosen = set(ends if len(ends) <= count else (ends[round(k * (len(ends) - 1) / (count - 1))] for k in range(count)))
-    while len(chosen) < min(count, len(names)):
+    chosen = set(ends if len(ends) <= COUNT else (ends[round(k * (len(ends) - 1) / (COUNT - 1))] for k in range(COUNT)))
+    while len(chosen) < min(COUNT, len(names)):
         marks = [-1, *sorted(chosen)]
         first, last = max(zip(marks, marks[1:], strict=False), key=lambda pair: pair[1] - pair[0])
         inside = range(first + 1, last)
