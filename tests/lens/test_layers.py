@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from likeness.errors import InvalidOption
 from likeness.lens.layers import layer_table, telling_layers
 from likeness.lens.models import open_model
-from likeness.nets.activations import layer_shapes
 from likeness.nets.identity import Architecture, Tower
 from likeness.nets.layers import conv, max_pool
 

@@ -40,9 +40,13 @@ def test_a_patch_is_the_window_at_its_place_in_the_field(dims: int) -> None:
 
 def test_a_picture_keeps_its_colours_and_a_frame_lies_on_its_window() -> None:
     x = noise(2, 3)
-    image = draw([Panel(x)], columns=1, side=80)
-    assert isinstance(image, np.ndarray) and image.shape == (80, 80, 3)  # twice as large, 10 rows of ground above
-    assert np.array_equal(image[10:70:2, ::2], shaded(x)) and (image[:10] == GROUND).all()
+    image = draw([Panel(x)], columns=1, side=160)
+    assert isinstance(image, np.ndarray) and image.shape == (
+        160,
+        160,
+        3,
+    )  # four times as large, 20 rows of ground above
+    assert np.array_equal(image[20:140:4, ::4], shaded(x)) and (image[:20] == GROUND).all()
     rows, columns = coloured(draw([framed(x, ((5, 25), (10, 30)))], columns=1, side=80), RED)
     assert (rows.min(), rows.max()) == (20, 59) and (columns.min(), columns.max()) == (20, 59)
     rows, _ = coloured(draw([framed(x, ((14, 15), (10, 11)))], columns=1, side=80), RED)

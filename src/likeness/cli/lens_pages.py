@@ -1,4 +1,5 @@
-"""`likeness lens layers|patches|report MODEL …`: what a net is made of, what excites its units, and all of it as pages."""
+"""`likeness lens layers|patches|report MODEL …`: what a net is made of, what excites its units, and all of it as
+pages."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ def add(verbs: Any) -> None:
             metavar="L1,L2",
             required=sub is patches,
             type=lambda text: text.split(","),
-            help="as `likeness lens layers` names them" + ("" if sub is patches else " (default: five, over the depth)"),
+            help="as `likeness lens layers` names them" + ("" if sub is patches else " (default: five)"),
         )
         option(sub, function, "--units", "such as 0-8 or 3,17, or selective", type=_units)
         option(sub, function, "--k", "patches per unit, a square number")

@@ -104,6 +104,8 @@ def of_samples(samples: Any, names: Sequence[str] | None, subjects: Sequence[str
     def batches() -> Generator[Tensor, None, None]:
         for first in range(0, total, BATCH):
             x = torch.stack([sample(i) for i in range(first, min(first + BATCH, total))])
+            if not 3 <= x.ndim <= 5:
+                raise InvalidOption(f"a sample is (c, *spatial) with 1 to 3 spatial axes, not {tuple(x.shape[1:])}")
             exhibits.low = min(exhibits.low, float(x.min()))
             exhibits.high = max(exhibits.high, float(x.max()))
             yield x

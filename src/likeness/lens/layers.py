@@ -10,7 +10,6 @@ from ..errors import InvalidOption, LikenessError
 from ..nets.activations import layer_shapes
 from ..nets.receptive_field import receptive_fields
 
-
 COUNT = 5  # layers that tell: as many as the chapter's figure shows
 
 

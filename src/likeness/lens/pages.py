@@ -53,7 +53,7 @@ th, td { padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line) }
 .two { display: grid; grid-template-columns: minmax(0, 22rem) minmax(0, 1fr); gap: 1rem; align-items: start }
 .hits { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1rem }
 .sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem }
-.bars rect { fill: var(--bar) } .bars text { fill: var(--soft); font: 12px system-ui, sans-serif }
+.bars rect { fill: var(--bar) } .bars text { fill: var(--soft); font: 14px system-ui, sans-serif }
 .bars line { stroke: var(--line) } .bars .mark { stroke: var(--accent); stroke-width: 2 }
 .scale { height: .6rem; border-radius: 3px;
   background: linear-gradient(90deg, rgb(215, 20, 150), #80808040, rgb(0, 170, 110)) }
@@ -186,7 +186,7 @@ def bars(one: Histogram, mean: float, weakest: float | None, strongest: float | 
         return ""
     low = -one.reach + filled[0] * one.width
     high = max(-one.reach + (filled[-1] + 1) * one.width, strongest if strongest is not None else low)
-    wide, tall = 560, 190
+    wide, tall = 460, 170
 
     def across(value: float) -> float:
         return (value - low) / (high - low) * wide

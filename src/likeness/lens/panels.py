@@ -20,7 +20,7 @@ from .patches import Hit
 Window = Sequence[tuple[int, int]]
 GROUND, BEYOND = (24, 25, 29), (128, 128, 128)  # between tiles; what lies beyond the sample's border
 ACCENT = "#ff4a1c"
-GAP, LEAST = 2, 11  # pixels between tiles; of the smallest frame
+GAP, LEAST = 2, 13  # pixels between tiles; of the smallest frame
 # Colours of layers' fields; and of a curve's channels, on light and on dark pages.
 LAYERS = ("#ffd23f", "#35c9a5", "#3d8bff", "#b36bff", "#ff4a1c", "#f58ac0", "#8fd14f")
 CURVES = (("#1f4e8c", "#8ab8ff"), ("#a3501a", "#f5a26b"), ("#2f6f4f", "#7fd3a6"), ("#6b4a8e", "#c3a3ea"))
@@ -116,7 +116,7 @@ def _tile(panel: Panel, side: int) -> np.ndarray:
     top, left = (max(0, round((side - gap - scale * (n + beside)) / 2)) for n in (down, across))
     corners = [(top, left), (top, left + round(scale * across) + gap), (top + round(scale * down) + gap, left)]
     tile = Image.new("RGB", (side, side), GROUND)
-    how = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS
+    how = Image.Resampling.NEAREST if scale >= 4 else Image.Resampling.LANCZOS
     for (rows, columns), (y, x) in zip(planes, corners, strict=False):
         cut = tuple(slice(None) if axis in (rows, columns) else at[axis] for axis in range(len(spatial)))
         view = shaded(_turned(sample[(slice(None), *cut)], rows > columns))
@@ -144,8 +144,8 @@ def _frame(draw: ImageDraw.ImageDraw, box: Sequence[float], colour: str, side: i
     grow = [max(0.0, (LEAST - (last - first)) / 2) for first, last in ((left, right), (top, bottom))]
     corners = (left - grow[0], top - grow[1], right + grow[0], bottom + grow[1])
     left, top, right, bottom = (round(min(max(value, 1), side - 2)) for value in corners)
-    draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=GROUND, width=4)
-    draw.rectangle((left, top, right, bottom), outline=colour, width=2)
+    draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=GROUND, width=5)
+    draw.rectangle((left, top, right, bottom), outline=colour, width=3)
 
 
 def _curves(panels: Sequence[Panel], columns: int, side: int) -> str:
