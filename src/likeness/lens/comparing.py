@@ -37,7 +37,7 @@ class Share:
     @property
     def explained(self) -> float | None:
         """(sum of the map + rest) / value: 1 where the map accounts for all of it; None where it is not meant to."""
-        return None if self.rest is None or not self.value else (float(self.map.sum()) + self.rest) / self.value
+        return None if self.rest is None or self.value == 0 else (float(self.map.sum()) + self.rest) / self.value
 
     def heat(self, shape: Sequence[int]) -> Tensor:
         """The map brought to a sample's (*spatial), by straight lines between the middles of its positions."""
@@ -62,7 +62,7 @@ class Comparison:
 
     @property
     def distance(self) -> float:
-        return 2 - 2 * self.score
+        return max(0.0, 2 - 2 * self.score)
 
     def to_dict(self) -> dict[str, Any]:
         shares = {name: share and share.to_dict() for name, share in (("a", self.a), ("b", self.b), ("n", self.n))}
@@ -97,10 +97,9 @@ def compare_samples(
     (1, c, *spatial). b: another, or a code (d,) alone, such as a template's. against: a third, or its code: the map of
     a then shows what speaks for b and against it.
     method:
-        linear: from a blank sample to the sample, the activations A of `layer` move along a straight line from A0;
-            `map[p] = sum over channels of (A - A0)[p] * mean over the line of d score / dA[p]`, the mean by Gauss
-            and Legendre at `steps` points (the path of Sundararajan 2017, eq. 1, at a layer). `sum of map + rest =
-            score`, where `rest` is the score of the blank sample.
+        linear: what each position of `layer` adds, from a blank sample to this one (`lens.differences`):
+            `sum of map + rest = score`, `rest` being the score of the blank sample under the norm of this one's code.
+            Exact where nothing but affine and element-wise functions and norms follow the layer; `explained` tells.
         grad-cam: `sum_k w_k A_k[p]`, w_k the mean over positions of `d score / dA_k` (Selvaraju 2017, eq. 1 and 2,
             without the ReLU, as what drives apart is to be seen too).
         occlusion: how much the score falls when a cube of `window` positions is covered, moved by `stride`.
@@ -114,7 +113,9 @@ def compare_samples(
     if a.ndim < 3 or len(a) != 1:
         raise InvalidOption(f"a is one sample (1, c, *spatial), not {tuple(a.shape)}")
     others = [b] if against is None else [b, against]
-    code_a, *codes = [_code(net, x, a) for x in (a, *others)]
+    with torch.no_grad():
+        code_a = _unit(net(a))[0]
+    codes = [_code(net, x, a, code_a) for x in others]
     if method == "occlusion":
         layer = None
     elif layer is None:
@@ -132,8 +133,8 @@ def compare_samples(
             return Share(cover.map[0, 0], float(cover.value))
         assert layer is not None
         if method == "grad-cam":
-            value, cam = weighted(net, x, target, layer)
-            return Share(cam[0, 0], float(value))
+            y, cam = weighted(net, x, target, layer)
+            return Share(cam[0, 0], float(y))
         shares, value, rest = differences(net, x, blank, target, layer)
         return Share(shares.sum(0), value, rest)
 
@@ -154,12 +155,16 @@ def last_map(net: nn.Module, x: Tensor) -> str:
     return maps[-1]
 
 
-def _code(net: nn.Module, x: Tensor, like: Tensor) -> Tensor:
-    """The unit code (d,) of a sample, or of a code."""
+def _code(net: nn.Module, x: Tensor, sample: Tensor, code: Tensor) -> Tensor:
+    """The unit code (d,) of the other one, which is a sample or a code like these."""
     if x.ndim == 1:
-        return F.normalize(x.to(like), dim=0)
-    if x.shape[:2] != like.shape[:2] or x.ndim != like.ndim:
-        raise InvalidOption(f"the other one is a sample like {tuple(like.shape)} or a code (d,), not {tuple(x.shape)}")
+        if x.shape != code.shape:
+            raise InvalidOption(f"a code of this net has {len(code)} numbers, not {len(x)}")
+        return F.normalize(x.to(code), dim=0)
+    if x.shape[:2] != sample.shape[:2] or x.ndim != sample.ndim:
+        raise InvalidOption(
+            f"the other one is a sample like {tuple(sample.shape)} or a code (d,), not {tuple(x.shape)}"
+        )
     with torch.no_grad():
         return _unit(net(x))[0]
 

@@ -23,7 +23,7 @@ def overlay(picture: np.ndarray, heat: np.ndarray, peak: float) -> np.ndarray:
 
 
 def sheet(headline: str, line: str, columns: Sequence[tuple[str, np.ndarray, np.ndarray, str]]) -> np.ndarray:
-    """A headline, a line of figures, a column for each (name, picture, overlay, what they add up to), and the legend."""
+    """A headline, a line of figures, a column for each (name, picture, overlay, what it adds up to), the legend."""
     width = max(2 * MARGIN + len(columns) * (SIDE + GAP) - GAP, 2 * MARGIN + 2 * SIDE)
     top = 96
     height = top + 2 * SIDE + 78 + 56

@@ -26,8 +26,8 @@ LATE = 2  # stages of a tower after the maps that are looked at: 14 x 14 positio
 @dataclass(frozen=True, eq=False)
 class PhotoComparison:
     """A comparison of faces. `names` and `pictures`: of "a", "b" and, of a triplet, "n": what each is called, and the
-    aligned crop (size, size, 3) uint8 that the encoder saw; a template has no picture. `threshold`: the largest distance
-    of a match at `max_fmr`, None where the encoder was never calibrated."""
+    aligned crop (size, size, 3) uint8 that the encoder saw; a template has no picture. `threshold`: the largest
+    distance of a match at `max_fmr`, None where the encoder was never calibrated."""
 
     comparison: Comparison
     names: dict[str, str]
