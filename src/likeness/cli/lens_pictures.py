@@ -31,7 +31,7 @@ def add(verbs: Any) -> None:
     model_options(invert)
     invert.add_argument("picture", metavar="PICTURE")
     invert.add_argument("--layer", metavar="L", required=True, help="as `likeness lens layers` names it")
-    option(invert, invert_picture, "--steps", "steps downhill")
+    option(invert, invert_picture, "--steps", "evaluations of the cost, about")
     option(invert, invert_picture, "--seed", "of the noise that it starts from")
     invert.set_defaults(run=run_invert)
 
@@ -53,7 +53,9 @@ def add(verbs: Any) -> None:
 def run_maximize(options: argparse.Namespace) -> int:
     from ..lens.models import open_model
     from ..lens.pictures import maximise_units
+    from ..style.pictures import check_output
 
+    check_output(options.output)
     model = open_model(options.model, size=options.size)
     with progress_bar("maximize") as bar:
         chosen = {name: getattr(options, name) for name in ("at", "steps", "seed")}
@@ -66,8 +68,10 @@ def run_maximize(options: argparse.Namespace) -> int:
 def run_invert(options: argparse.Namespace) -> int:
     from ..lens.models import open_model
     from ..lens.pictures import invert_picture
+    from ..style.pictures import check_output
 
     refuse_overwriting([options.output], [options.picture])
+    check_output(options.output)
     model = open_model(options.model, size=options.size)
     with progress_bar("invert") as bar:
         chosen = {name: getattr(options, name) for name in ("steps", "seed")}
@@ -78,8 +82,10 @@ def run_invert(options: argparse.Namespace) -> int:
 def run_attribute(options: argparse.Namespace) -> int:
     from ..lens.models import open_model
     from ..lens.pictures import attribute_picture
+    from ..style.pictures import check_output
 
     refuse_overwriting([options.output], [options.picture])
+    check_output(options.output)
     model = open_model(options.model, size=options.size)
     found = attribute_picture(model, options.picture, options.what, method=options.method, layer=options.layer)
     return _write(options, found, f"{options.method}, target {found.record['value']:.4g}")

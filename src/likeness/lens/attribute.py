@@ -219,19 +219,36 @@ def _occlusion(
     return fall / covered
 
 
+def _guided(slope: Tensor, positive: Tensor) -> Tensor:
+    return slope.clamp_min(0) * positive
+
+
+def _deconvnet(slope: Tensor, positive: Tensor) -> Tensor:
+    return slope.clamp_min(0)
+
+
+def _redirected(slope: Tensor, positive: Tensor) -> Tensor:
+    """Calculus where the ReLU is open; a closed one passes what would open it."""
+    return torch.where(positive, slope, slope.clamp_min(0))
+
+
+Rule = Callable[[Tensor, Tensor], Tensor]
+RULES: dict[str, Rule] = {"guided-backprop": _guided, "deconvnet": _deconvnet, "redirected": _redirected}
+
+
 class _Passed(torch.autograd.Function):
-    """A ReLU whose way back passes what is positive; with `guided`, only where the input was positive too."""
+    """A ReLU whose way back follows a rule: (slope, where the input was positive) -> slope."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, guided: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, rule: Rule) -> Tensor:
         ctx.save_for_backward(x > 0)
-        ctx.guided = guided
+        ctx.rule = rule
         return x.clamp_min(0)
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
         (positive,) = ctx.saved_tensors
-        return slope.clamp_min(0) * (positive if ctx.guided else 1), None
+        return ctx.rule(slope, positive), None
 
 
 RELUS = {torch.relu, torch.relu_, F.relu, F.relu_, Tensor.relu, Tensor.relu_}
@@ -239,9 +256,9 @@ IN_PLACE = {torch.relu_, F.relu_, Tensor.relu_}
 
 
 class _ReluRule(TorchFunctionMode):
-    def __init__(self, guided: bool) -> None:
+    def __init__(self, rule: Rule) -> None:
         super().__init__()
-        self.guided = guided
+        self.rule = rule
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -249,16 +266,15 @@ class _ReluRule(TorchFunctionMode):
             return func(*args, **kwargs)
         x = args[0] if args else kwargs["input"]
         if func in IN_PLACE or kwargs.get("inplace") or (func is F.relu and args[1:2] == (True,)):
-            return x.copy_(_Passed.apply(x.clone(), self.guided))
-        return _Passed.apply(x, self.guided)
+            return x.copy_(_Passed.apply(x.clone(), self.rule))
+        return _Passed.apply(x, self.rule)
 
 
 @contextmanager
-def relu_rule(method: str) -> Iterator[None]:
-    """While it lasts, what goes back through a ReLU follows the rule of guided-backprop or deconvnet; of other methods,
-    calculus."""
-    if method in ("guided-backprop", "deconvnet"):
-        with _ReluRule(method == "guided-backprop"):
+def relu_rule(name: str) -> Iterator[None]:
+    """While it lasts, what goes back through a ReLU follows that one of `RULES`; for other names, calculus."""
+    if name in RULES:
+        with _ReluRule(RULES[name]):
             yield
     else:
         yield

@@ -4,6 +4,7 @@ or 3 dimensions. What differs between the two is what the layer does not know.""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +13,13 @@ from torch import Tensor, nn
 from ..errors import InvalidOption
 from ..nets.activations import activations
 from ..progress import Progress
-from .parametrisation import spectrum
+from .parametrisation import START, spectrum
 
 
 @dataclass(frozen=True, eq=False)
 class Inverted:
     """`sample`: (1, c, *spatial) float32, values low...high. `error`: `|a(x') - a(x)|^2 / |a(x)|^2` of its activations.
-    `trace`: the cost before each step."""
+    `trace`: the cost at each evaluation."""
 
     sample: Tensor
     error: float
@@ -30,57 +31,58 @@ def invert(
     x: Tensor,
     layer: str,
     *,
-    steps: int = 256,
+    steps: int = 200,
     seed: int = 0,
     low: float = 0.0,
     high: float = 1.0,
     norm_weight: float = 0.01,
-    tv_weight: float = 0.5,
-    blur: float = 0.0,
+    tv_weight: float = 1.0,
     decay: float = 1.0,
-    rate: float = 0.05,
     on_progress: Progress | None = None,
 ) -> Inverted:
-    """A sample that `layer` cannot tell from x (1, c, *spatial), by Adam over the coefficients of its spectrum
-    (`lens.parametrisation`) from noise, its steps growing smaller along a cosine.
+    """A sample that `layer` cannot tell from x (1, c, *spatial), by L-BFGS over the coefficients of its spectrum
+    (`lens.parametrisation`) from noise. The same seed gives the same sample.
 
-    The cost is `inversion_cost`. net: in eval mode; left as it was. low, high: what values can be. blur, decay: of the
-    spectrum, see there. rate: how far the first step moves each coefficient.
+    The cost is `inversion_cost`. net: in eval mode; left as it was. steps: evaluations of the cost, about. low, high:
+    what values can be. decay: of the spectrum.
 
-    Raises UnknownName for a layer there is none of, InvalidOption where the layer's activations are all zero, or for
-    options that cannot be.
+    Raises UnknownName for a layer there is none of, InvalidOption where no activation of the layer differs from zero
+    or one is not finite, or for options that cannot be.
     """
-    if steps < 1 or not rate > 0 or norm_weight < 0 or tv_weight < 0:
+    if steps < 1 or norm_weight < 0 or tv_weight < 0:
         raise InvalidOption(
-            f"steps is {steps}, rate {rate}, norm_weight {norm_weight}, tv_weight {tv_weight}: "
-            f"at least 1, above 0, and weights not negative"
+            f"steps is {steps}, norm_weight {norm_weight} and tv_weight {tv_weight}: they must be at least 1, 0 and 0"
         )
     if len(x) != 1:
         raise InvalidOption(f"x has shape {tuple(x.shape)}; it must be one sample (1, c, *spatial)")
-    made = spectrum(net, x.shape[1:], low=low, high=high, decay=decay, blur=blur)
+    made = spectrum(net, x.shape[1:], low=low, high=high, decay=decay)
     with torch.no_grad():
         wanted = activations(net, x.to(made.filter), [layer])[layer]
-    if not wanted.any():
-        raise InvalidOption(f"nothing of layer {layer!r} fires on this sample: there is nothing to go by")
-    z = made.noise(torch.Generator().manual_seed(seed), 0.1)
-    optimizer = torch.optim.Adam([z], lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    if not wanted.any() or not wanted.isfinite().all():
+        raise InvalidOption(f"layer {layer!r} gives zeros only, or numbers that are not finite, for this sample")
+    z = made.noise(torch.Generator().manual_seed(seed), START)
+    search: dict[str, Any] = {"line_search_fn": "strong_wolfe", "tolerance_grad": 0.0, "tolerance_change": 0.0}
+    optimizer = torch.optim.LBFGS([z], max_iter=steps, max_eval=steps, history_size=10, **search)
     trace: list[float] = []
-    for step in range(steps):
+    factor = 0.0  # brings the first gradient to a mean square of 1: torch drops what it takes for nothing
+
+    def evaluate() -> Tensor:
+        nonlocal factor
         with torch.enable_grad():
             moved = z.detach().requires_grad_(True)
             sample = made.sample(moved)
             a = activations(net, sample, [layer])[layer]
-            cost = inversion_cost(
-                a, wanted, (sample - low) / (high - low), norm_weight=norm_weight, tv_weight=tv_weight
-            )
+            u = (sample - low) / (high - low)
+            cost = inversion_cost(a, wanted, u, norm_weight=norm_weight, tv_weight=tv_weight)
             (slope,) = torch.autograd.grad(cost, moved)
+        factor = factor or 1 / max(float(slope.square().mean().sqrt()), 1e-30)
         trace.append(cost.item())
-        z.grad = slope / slope.square().mean().sqrt().clamp_min(1e-30)
-        optimizer.step()
-        schedule.step()
         if on_progress:
-            on_progress(step + 1, steps, {"cost": trace[-1]})
+            on_progress(min(len(trace), steps), steps, {"cost": trace[-1]})
+        z.grad = factor * slope
+        return factor * cost.detach()
+
+    optimizer.step(evaluate)
     with torch.no_grad():
         sample = made.sample(z)
         error = relative_error(activations(net, sample, [layer])[layer], wanted)

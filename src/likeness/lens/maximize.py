@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from ..errors import InvalidOption, SilentUnit
 from ..progress import Progress
 from .attribute import Target, relu_rule
-from .parametrisation import Spectrum, spectrum
+from .parametrisation import START, Spectrum, spectrum
 
-START = 0.1  # contrast of the noise it begins with: enough for most units to fire somewhere
 PATIENCE = 64  # steps in which a unit must wake
 
 
@@ -39,7 +38,7 @@ def maximize(
     low: float = 0.0,
     high: float = 1.0,
     jitter: int = 8,
-    blur: float = 0.5,
+    blur: float = 1.0,
     decay: float = 1.0,
     contrast: float = 2.0,
     rate: float = 0.05,
@@ -53,19 +52,19 @@ def maximize(
         "channel"), "centre" what one unit in the middle does ("neuron"), None what drives the largest of its units;
         `output(class)`; or any function (net, x) -> (1,).
     low, high: what values can be: 0...1 for our VGGs, -1...1 for encoders of faces.
-    jitter: before each step the sample is shifted round by up to so many positions along each axis (Olah 2017), so that
-        nothing can rest on the grid of the net's strides.
+    jitter: before each step the sample is shifted round by up to so many positions along each axis (Olah 2017), at most
+        an eighth of it, so that nothing can rest on the grid of the net's strides; less and less towards the end.
     blur: deviation of a Gaussian, in positions, that the sample is seen through. decay: frequencies f count 1/f^decay.
     contrast: the root mean square that values may have before the sigmoid, in place of Erhan's fixed norm: at 2 a
         picture is as strong as a photograph of strong contrast, without bound it goes to pure black, white and primary
         colours.
-    rate: how far a step moves each coefficient.
+    rate: how far the first step moves each coefficient; it falls to 0 along a cosine.
 
-    A unit that does not fire at the start has no gradient. It is woken by going back through ReLUs that are closed,
-    too, with the rule of deconvnet (as lucid's "redirected ReLU"), until it fires.
+    A unit that does not fire has no gradient. Until it does, the way back passes closed ReLUs, too, where that would
+    open them (lucid's "redirected ReLU").
 
-    Raises SilentUnit where it does not fire within 64 steps, UnknownName for a layer or unit there is none of,
-    InvalidOption for options that cannot be and a target that is not one finite number.
+    Raises SilentUnit where it does not fire within 64 steps, or in the end, UnknownName for a layer or unit there is
+    none of, InvalidOption for options that cannot be and a target that is not one finite number.
     """
     if steps < 1 or jitter < 0:
         raise InvalidOption(f"steps is {steps} and jitter {jitter}; they must be at least 1 and 0")
@@ -75,32 +74,35 @@ def maximize(
     generator = torch.Generator().manual_seed(seed)
     z = made.noise(generator, START)
     optimizer = torch.optim.Adam([z], lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     trace: list[float] = []
     factor = 0.0  # brings the gradient to a mean square of about 1, which Adam's epsilon takes for granted
     for step in range(steps):
-        shift = torch.randint(-jitter, jitter + 1, (len(shape) - 1,), generator=generator).tolist()
+        left = 1 - step / steps
+        reach = [int(left * min(jitter, n // 8)) for n in shape[1:]]
+        shift = [int(torch.randint(-n, n + 1, (), generator=generator)) for n in reach]
         value, slope = _slope(net, target, made, z, shift, "gradient")
         if slope.any():
             factor = factor or _factor(slope)
             z.grad = -factor * slope
         else:
-            slope = _slope(net, target, made, z, shift, "deconvnet")[1]
+            slope = _slope(net, target, made, z, shift, "redirected")[1]
             if not slope.any() or (not factor and step == PATIENCE):
                 break
             z.grad = -_factor(slope) * slope
         optimizer.step()
+        schedule.step()
         z.mul_(min(1.0, contrast / max(made.contrast(z), 1e-12)))
         trace.append(value)
         if on_progress:
             on_progress(step + 1, steps, {"activation": value})
-    if not factor:
+    activation, slope = _slope(net, target, made, z, [0] * (len(shape) - 1), "gradient")
+    if not slope.any():
         raise SilentUnit(
-            f"the unit did not fire in {len(trace)} steps from noise (seed {seed}): it may be dead, or not have been "
-            f"given time to wake; try another seed or more steps, or a unit that pictures excite"
+            f"the unit does not fire after {len(trace)} steps from noise (seed {seed}): it may be dead, or may need "
+            f"another seed or more steps"
         )
-    with torch.no_grad():
-        x = made.sample(z)
-        return Maximised(x.float(), float(target(net, x)), tuple(trace))
+    return Maximised(made.sample(z).float(), activation, tuple(trace))
 
 
 def _slope(

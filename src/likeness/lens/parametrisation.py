@@ -20,6 +20,9 @@ from ..errors import InvalidOption
 COLOURS = ((0.5631, 0.1949, 0.0433), (0.5847, 0.0, -0.1083), (0.5847, -0.1949, 0.0650))
 
 
+START = 0.1  # contrast of the noise that a search begins with: grey, yet most units fire somewhere
+
+
 @dataclass(frozen=True, eq=False)
 class Spectrum:
     """How coefficients z (1, c, *half, 2) become a sample (1, c, *spatial) of values low...high.

@@ -64,20 +64,9 @@ def maximise_units(
                 on_progress(first + done, len(units) * steps, info)
 
         try:
-            target = unit(layer, channel, at)
-            shape = (3, model.size, model.size)
-            found.append(
-                maximize(
-                    model.net,
-                    target,
-                    shape,
-                    steps=steps,
-                    seed=seed,
-                    low=model.low,
-                    high=model.high,
-                    on_progress=told,
-                )
-            )
+            target, shape = unit(layer, channel, at), (3, model.size, model.size)
+            chosen: dict[str, Any] = {"steps": steps, "seed": seed, "low": model.low, "high": model.high}
+            found.append(maximize(model.net, target, shape, on_progress=told, **chosen))
         except SilentUnit as error:
             raise SilentUnit(f"{layer}:{channel}: {error}") from error
     tiles = [model.image(one.sample[0]) for one in found]
@@ -100,7 +89,7 @@ def invert_picture(
     picture: ImageSource,
     layer: str,
     *,
-    steps: int = 256,
+    steps: int = 200,
     seed: int = 0,
     on_progress: Progress | None = None,
 ) -> Looked:
@@ -110,16 +99,8 @@ def invert_picture(
     Raises UnreadableFile, UnknownName, InvalidOption.
     """
     image = shown(model, picture)
-    found = invert(
-        model.net,
-        model.tensor(image)[None],
-        layer,
-        steps=steps,
-        seed=seed,
-        low=model.low,
-        high=model.high,
-        on_progress=on_progress,
-    )
+    chosen: dict[str, Any] = {"steps": steps, "seed": seed, "low": model.low, "high": model.high}
+    found = invert(model.net, model.tensor(image)[None], layer, on_progress=on_progress, **chosen)
     record = {"model": model.name, "layer": layer, "error": found.error, "steps": steps, "seed": seed}
     return Looked(sheet([enlarged(image), enlarged(model.image(found.sample[0]))]), record)
 
@@ -160,9 +141,10 @@ def shown(model: Model, picture: ImageSource) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """A picture (h, w, 3) uint8 in pale grey, coloured by a map (h', w') of either sign: full colour from its 99.5th
-    percentile on."""
-    top = np.quantile(np.abs(values), 0.995) or np.abs(values).max() or 1.0
+    """A picture (h, w, 3) uint8 in pale grey, coloured by a map (h', w') of either sign: full colour from the
+    99th percentile of what is not zero on."""
+    sizes = np.abs(values[values != 0])
+    top = np.quantile(sizes, 0.99) if len(sizes) else 1.0
     size = image.shape[1], image.shape[0]
     smooth = Image.fromarray((values / top).clip(-1, 1).astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
     weight = np.asarray(smooth)[..., None]
