@@ -209,10 +209,9 @@ def test_pictures_and_the_patches_that_were_found(vgg: Path, pictures: Path, tmp
     a = activations(model.net, x, ["relu2_2"])["relu2_2"][:, 3].double().numpy()
     assert a[hit["sample"]][tuple(hit["position"])] == pytest.approx(hit["activation"], abs=1e-5)
     assert a.max() == pytest.approx(hit["activation"], abs=1e-5)
-    reach = unit["histogram"]["reach"]
-    assert (
-        np.abs(np.histogram(a, 128, (-reach, reach))[0] - unit["histogram"]["counts"]).sum() <= 4
-    )  # 16 x 16: all counted
+    a, reach = a[:, ::2, ::2], unit["histogram"]["reach"]  # 64 of 16 x 16 positions are counted
+    counts = np.histogram(a, 128, (-reach, reach))[0]
+    assert counts.sum() == 12 * 64 and np.abs(counts - unit["histogram"]["counts"]).sum() <= 4
     assert unit["histogram"]["firing"] == pytest.approx((a > 0).mean(), abs=1e-3)
 
 

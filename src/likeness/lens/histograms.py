@@ -14,7 +14,7 @@ from ..errors import InvalidOption
 
 BINS = 128  # of one histogram, half of them for negative values
 LEAST = -100  # exponent of the smallest reach, of units that only give 0
-PLACES = 256  # positions of one sample's map that are counted, at most: a grid over the map
+PLACES = 64  # positions of one sample's map that are counted, at most: a grid over the map
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Counts:
         # Times a power of two and rounded down, both exact: no value lands beside its bin. The power is written as bits
         # of a float32, for `exp2` and `ldexp` may be off by one place.
         scale = ((127 + half.bit_length() - 1 - self.exponent) << 23).int().view(torch.float32)
-        place = (a * scale[:, None]).floor_().add_(half + BINS * torch.arange(n)[:, None])
+        place = (a * scale[:, None]).floor_().add_(half + BINS * torch.arange(n, dtype=a.dtype)[:, None])
         self.bins += torch.bincount(place.flatten().int(), minlength=n * BINS).view(n, BINS)
 
     def _widen(self, exponent: Tensor) -> None:
