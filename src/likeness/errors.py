@@ -25,6 +25,12 @@ class UnknownName(LikenessError, KeyError):
         return str(self.args[0]) if self.args else ""
 
 
+class SilentUnit(LikenessError):
+    """A unit never fires, whatever sample it is shown: there is nothing that excites it most."""
+
+    code = "silent unit"
+
+
 class MissingDependency(LikenessError, ImportError):
     """An optional package is needed; the message says which, what for, and the command that installs it."""
 

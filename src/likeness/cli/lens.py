@@ -10,8 +10,8 @@ from .common import need_torch
 
 def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     need_torch("looking inside")
-    from . import lens_compare, lens_pages
+    from . import lens_compare, lens_pages, lens_pictures
 
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-    lens_pages.add(verbs)
-    lens_compare.add(verbs)
+    for group in (lens_pages, lens_pictures, lens_compare):
+        group.add(verbs)

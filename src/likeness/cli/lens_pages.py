@@ -1,4 +1,5 @@
-"""`likeness lens layers|patches MODEL …`: what a net is made of, and what excites its units."""
+"""`likeness lens layers|patches|report MODEL …`: what a net is made of, what excites its units, and all of it as
+pages."""
 
 from __future__ import annotations
 
@@ -7,33 +8,41 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidOption
 from .common import complain, json_option, model_options, option, print_json, print_table, progress_bar
 
 
 def add(verbs: Any) -> None:
-    from ..lens.report import report_patches
+    from ..lens.dashboard import report, report_patches
 
     layers = verbs.add_parser("layers", help="the layers of a net, and what a unit of each sees")
     model_options(layers)
     layers.set_defaults(run=run_layers)
     patches = verbs.add_parser("patches", help="the patches of pictures that excite each unit most")
-    model_options(patches)
-    patches.add_argument("pictures", metavar="DIR", nargs="+", help="pictures, or folders of them")
-    patches.add_argument("--layers", metavar="L1,L2", required=True, type=lambda text: text.split(","))
-    option(patches, report_patches, "--units", "such as 0-8 or 3,17, or selective", type=_units)
-    option(patches, report_patches, "--k", "patches per unit, a square number")
-    patches.add_argument("-o", "--output", metavar="REPORT_DIR", required=True, type=Path)
-    patches.set_defaults(run=run_patches)
-    for sub in (layers, patches):
+    whole = verbs.add_parser("report", help="patches, what units look for, and why pairs match, as pages")
+    for sub, function in ((patches, report_patches), (whole, report)):
+        model_options(sub)
+        sub.add_argument("pictures", metavar="DIR", nargs="+", help="pictures, or folders of them")
+        sub.add_argument(
+            "--layers",
+            metavar="L1,L2",
+            required=sub is patches,
+            type=lambda text: text.split(","),
+            help="as `likeness lens layers` names them" + ("" if sub is patches else " (default: five)"),
+        )
+        option(sub, function, "--units", "such as 0-8 or 3,17, or selective", type=_units)
+        option(sub, function, "--k", "patches per unit, a square number")
+        sub.add_argument("-o", "--output", metavar="REPORT_DIR", required=True, type=Path)
+        sub.set_defaults(run=run_report, function=function)
+    for sub in (layers, patches, whole):
         json_option(sub)
 
 
 def run_layers(options: argparse.Namespace) -> int:
+    from ..lens.layers import layer_table
     from ..lens.models import open_model
-    from ..lens.report import layer_table
 
-    rows = layer_table(open_model(options.model, size=options.size))
+    model = open_model(options.model, size=options.size)
+    rows = layer_table(model.net, model.blank())
     if options.json:
         print_json(rows)
         return 0
@@ -45,25 +54,26 @@ def run_layers(options: argparse.Namespace) -> int:
     return 0
 
 
-def run_patches(options: argparse.Namespace) -> int:
+def run_report(options: argparse.Namespace) -> int:
     from ..lens.models import open_model
-    from ..lens.report import report_patches
-    from ..samples.folders import list_images
 
-    files = list_images(options.pictures)
-    if not files:
-        raise InvalidOption(f"there is no picture in {', '.join(options.pictures)}")
     model = open_model(options.model, size=options.size)
-    with progress_bar("patches") as bar:
-        report = report_patches(
-            model, files, options.output, layers=options.layers, units=options.units, k=options.k, on_progress=bar
+    with progress_bar(options.what) as bar:
+        made = options.function(
+            model,
+            options.pictures,
+            options.output,
+            layers=options.layers,
+            units=options.units,
+            k=options.k,
+            on_progress=bar,
         )
-    for path in report.skipped:
+    for path in made.skipped:
         complain(path, "cannot be read, or shows nothing that this net takes")
     if options.json:
-        print_json(report.to_dict())
+        print_json(made.to_dict())
     else:
-        print(f"{report.page}: {len(options.layers)} layers, {report.patches.samples} pictures")
+        print(f"{made.page}: {len(made.shown)} layers, {made.patches.samples} pictures")
     return 0
 
 

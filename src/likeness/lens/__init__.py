@@ -14,6 +14,7 @@ from ..lazy import load
 if TYPE_CHECKING:
     from .attribute import attribute as attribute
     from .comparing import compare_samples as compare_samples
+    from .dashboard import report as report
     from .matching import compare as compare
     from .models import open_model as open_model
     from .patches import top_patches as top_patches
@@ -26,6 +27,7 @@ _LAZY = {
     "invert": ("invert", "invert"),
     "maximize": ("maximize", "maximize"),
     "open_model": ("models", "open_model"),
+    "report": ("dashboard", "report"),
     "top_patches": ("patches", "top_patches"),
 }
 

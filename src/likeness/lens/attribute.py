@@ -47,19 +47,27 @@ class Attribution:
     explained: Tensor | None = None
 
 
-def unit(layer: str, channel: int, position: Sequence[int] | None = None) -> Target:
-    """The activation of one unit of a layer: at `position` of its map, or where it is largest."""
+def unit(layer: str, channel: int, position: Sequence[int] | str | None = None) -> Target:
+    """The activation of one unit of a layer: at `position` of its map, at its "centre", its "mean" over all positions,
+    or (None) where it is largest."""
 
     def target(net: nn.Module, x: Tensor) -> Tensor:
         a = activations(net, x, [layer])[layer]
         if not 0 <= channel < a.shape[1]:
             raise UnknownName(f"layer {layer!r} has units 0...{a.shape[1] - 1}, not {channel}")
         row = a[:, channel]
+        if row.ndim == 1 and (position is None or isinstance(position, str)):
+            return row
         if position is None:
-            return row.flatten(1).amax(1) if row.ndim > 1 else row
-        if len(position) != row.ndim - 1 or any(not 0 <= i < n for i, n in zip(position, row.shape[1:], strict=False)):
-            raise InvalidOption(f"layer {layer!r} has positions {tuple(row.shape[1:])}; {tuple(position)} is none")
-        index: tuple[Any, ...] = (slice(None), *position)
+            return row.flatten(1).amax(1)
+        if position == "mean":
+            return row.flatten(1).mean(1)
+        place = [n // 2 for n in row.shape[1:]] if position == "centre" else position
+        if isinstance(place, str):
+            raise InvalidOption(f"position is {place!r}; it must be numbers, 'centre' or 'mean'")
+        if len(place) != row.ndim - 1 or any(not 0 <= i < n for i, n in zip(place, row.shape[1:], strict=False)):
+            raise InvalidOption(f"layer {layer!r} has positions {tuple(row.shape[1:])}; {tuple(place)} is none")
+        index: tuple[Any, ...] = (slice(None), *place)
         return row[index]
 
     return target
@@ -144,7 +152,7 @@ def attribute(
             draw = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
             total += _gradient(net, x + spread * draw, target)
         return Attribution(total / samples, method, value)
-    with _relu_rule(method):
+    with relu_rule(method):
         return Attribution(_gradient(net, x, target), method, value)
 
 
@@ -211,19 +219,36 @@ def _occlusion(
     return fall / covered
 
 
+def _guided(slope: Tensor, positive: Tensor) -> Tensor:
+    return slope.clamp_min(0) * positive
+
+
+def _deconvnet(slope: Tensor, positive: Tensor) -> Tensor:
+    return slope.clamp_min(0)
+
+
+def _redirected(slope: Tensor, positive: Tensor) -> Tensor:
+    """Calculus where the ReLU is open; a closed one passes what would open it."""
+    return torch.where(positive, slope, slope.clamp_min(0))
+
+
+Rule = Callable[[Tensor, Tensor], Tensor]
+RULES: dict[str, Rule] = {"guided-backprop": _guided, "deconvnet": _deconvnet, "redirected": _redirected}
+
+
 class _Passed(torch.autograd.Function):
-    """A ReLU whose way back passes what is positive; with `guided`, only where the input was positive too."""
+    """A ReLU whose way back follows a rule: (slope, where the input was positive) -> slope."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, guided: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, rule: Rule) -> Tensor:
         ctx.save_for_backward(x > 0)
-        ctx.guided = guided
+        ctx.rule = rule
         return x.clamp_min(0)
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
         (positive,) = ctx.saved_tensors
-        return slope.clamp_min(0) * (positive if ctx.guided else 1), None
+        return ctx.rule(slope, positive), None
 
 
 RELUS = {torch.relu, torch.relu_, F.relu, F.relu_, Tensor.relu, Tensor.relu_}
@@ -231,9 +256,9 @@ IN_PLACE = {torch.relu_, F.relu_, Tensor.relu_}
 
 
 class _ReluRule(TorchFunctionMode):
-    def __init__(self, guided: bool) -> None:
+    def __init__(self, rule: Rule) -> None:
         super().__init__()
-        self.guided = guided
+        self.rule = rule
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -241,14 +266,15 @@ class _ReluRule(TorchFunctionMode):
             return func(*args, **kwargs)
         x = args[0] if args else kwargs["input"]
         if func in IN_PLACE or kwargs.get("inplace") or (func is F.relu and args[1:2] == (True,)):
-            return x.copy_(_Passed.apply(x.clone(), self.guided))
-        return _Passed.apply(x, self.guided)
+            return x.copy_(_Passed.apply(x.clone(), self.rule))
+        return _Passed.apply(x, self.rule)
 
 
 @contextmanager
-def _relu_rule(method: str) -> Iterator[None]:
-    if method in ("guided-backprop", "deconvnet"):
-        with _ReluRule(method == "guided-backprop"):
+def relu_rule(name: str) -> Iterator[None]:
+    """While it lasts, what goes back through a ReLU follows that one of `RULES`; for other names, calculus."""
+    if name in RULES:
+        with _ReluRule(RULES[name]):
             yield
     else:
         yield

@@ -22,13 +22,27 @@ SIDE = 224  # of pictures for nets that take any size
 @dataclass(frozen=True, eq=False)
 class Model:
     """A net in eval mode. `picture`: a photograph (h, w, 3) uint8 to the one of (size, size, 3) that the net is shown,
-    None where it shows nothing that the net can use. `tensor`: that to the net's input (3, size, size)."""
+    None where it shows nothing that the net can use. `low`, `high`: what the net takes for black and white."""
 
     name: str
     net: nn.Module
     size: int
     picture: Callable[[np.ndarray], np.ndarray | None]
-    tensor: Callable[[np.ndarray], Tensor]
+    low: float = 0.0
+    high: float = 1.0
+
+    def tensor(self, image: np.ndarray) -> Tensor:
+        """A picture (h, w, 3) uint8 as the net's input (3, h, w)."""
+        return self.low + (self.high - self.low) * (torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255)
+
+    def blank(self) -> Tensor:
+        """An input (1, 3, size, size) that shows nothing."""
+        return torch.full((1, 3, self.size, self.size), self.low)
+
+    def image(self, x: Tensor) -> np.ndarray:
+        """The net's input (3, h, w) as a picture (h, w, 3) uint8."""
+        values = (x.detach().float().cpu() - self.low) / (self.high - self.low)
+        return (values * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
 
 def open_model(model: str | os.PathLike[str], *, size: int | None = None) -> Model:
@@ -50,21 +64,21 @@ def open_model(model: str | os.PathLike[str], *, size: int | None = None) -> Mod
         own = tower.architecture.size
         if size not in (None, own):
             raise InvalidOption(f"size is {size}; {model} takes crops of {own} pixels")
-        return Model(name, tower, own, lambda image: _face(image, own), lambda x: _channels_first(x) / 127.5 - 1)
+        return Model(name, tower, own, lambda image: _face(image, own), low=-1.0)
     if perceptual.KIND in metadata:
         vgg = perceptual.load(path)
         side = SIDE if size is None else size
         least = max(perceptual.smallest(vgg.architecture, layer) for layer, _ in vgg.named_children() if "_" in layer)
         if side < least:
             raise InvalidOption(f"size is {size}; {model} needs at least {least} pixels")
-        return Model(name, vgg, side, lambda image: squared(image, side), lambda x: _channels_first(x) / 255)
+        return Model(name, vgg, side, lambda image: squared(image, side))
     if classifier.KIND in metadata:
         net = classifier.load(path)
         a = net.architecture
         if (a.spatial_dims, a.in_channels) != (2, 3):
             raise InvalidOption(f"{model} takes samples of {a.spatial_dims} dimensions, {a.in_channels} channels")
         side = replace(a, size=a.size if size is None else size).size  # raises where its maps would be empty
-        return Model(name, net, side, lambda image: squared(image, side), lambda x: _channels_first(x) / 127.5 - 1)
+        return Model(name, net, side, lambda image: squared(image, side), low=-1.0)
     raise WeightsError(f"{path} is not a net that can be looked into (an encoder of faces, a VGG, a classifier)")
 
 
@@ -105,7 +119,3 @@ def _file(model: str | os.PathLike[str]) -> Path:
 
 def _face(image: np.ndarray, side: int) -> np.ndarray | None:
     return image if image.shape[:2] == (side, side) else crop_of_one(image, size=side)
-
-
-def _channels_first(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()

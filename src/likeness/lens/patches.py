@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ from ..nets import weights_file
 from ..nets.activations import activations
 from ..nets.receptive_field import ReceptiveField, receptive_fields
 from ..progress import Progress
+from .histograms import Counts, Histogram
 
 KIND = "likeness.top-patches"
+ROWS = ("units", "value", "sample", "place", "sums")  # tensors of `_Running` that a checkpoint holds
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class LayerPatches:
 
     units: which of its channels were watched. hits: for each of them up to k patches, the most exciting first; those of
     equal activation in the order of the data. mean, deviation: of each unit's activation over all positions.
+    histograms: of its activations, at an even grid of positions where the map is large (`lens.histograms`).
     field: the receptive field of the layer's units.
     """
 
@@ -54,6 +58,7 @@ class LayerPatches:
     hits: tuple[tuple[Hit, ...], ...]
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+    histograms: tuple[Histogram, ...]
     field: ReceptiveField
 
     def selective(self, count: int) -> tuple[int, ...]:
@@ -74,6 +79,7 @@ class LayerPatches:
                     "hits": [hit.to_dict() for hit in hits],
                     "mean": self.mean[i],
                     "deviation": self.deviation[i],
+                    "histogram": self.histograms[i].to_dict(),
                 }
                 for i, (unit, hits) in enumerate(zip(self.units, self.hits, strict=True))
             },
@@ -160,7 +166,7 @@ def top_patches(
 @dataclass
 class _Running:
     """The best so far of the units of one layer, each row sorted: value, sample and flat position (k, units); and the
-    sums of a and a^2 (2, units) over `count` positions."""
+    sums of a and a^2 (2, units) over `count` positions; and the histograms."""
 
     units: Tensor
     shape: tuple[int, ...]
@@ -168,6 +174,7 @@ class _Running:
     sample: Tensor
     place: Tensor
     sums: Tensor
+    histograms: Counts
     count: int = 0
 
     @classmethod
@@ -181,14 +188,22 @@ class _Running:
         n = len(index)
         none = torch.full((k, n), -1)
         return cls(
-            index, tuple(a.shape[2:]), torch.full((k, n), -torch.inf), none, none.clone(), torch.zeros(2, n).double()
+            index,
+            tuple(a.shape[2:]),
+            torch.full((k, n), -torch.inf),
+            none,
+            none.clone(),
+            torch.zeros(2, n).double(),
+            Counts.of(n),
         )
 
     def add(self, a: Tensor, first: int, *, k: int, per_sample: int) -> None:
         """Take in the activations (b, c, *spatial) of samples number `first` and on."""
         if len(self.units) != a.shape[1] or not torch.equal(self.units, torch.arange(a.shape[1])):
             a = a[:, self.units]
-        a = a.flatten(2).float().cpu()  # [b, units, positions]
+        a = a.float().cpu()
+        self.histograms.add(a)
+        a = a.flatten(2)  # [b, units, positions]
         self.count += a.shape[0] * a.shape[2]
         # Over positions in float32, which costs a reading of `a`; over samples in float64.
         self.sums[0] += a.sum(2).double().sum(0)
@@ -230,6 +245,7 @@ class _Running:
             tuple(tuple(hits(j)) for j in range(len(self.units))),
             tuple(mean.tolist()),
             tuple(deviation.tolist()),
+            tuple(map(self.histograms.result, range(len(self.units)))),
             field,
         )
 
@@ -248,7 +264,8 @@ def _store(path: Path, state: Mapping[str, _Running], done: int, asked: Mapping[
     tensors: dict[str, Tensor] = {}
     plain = {}
     for layer, one in state.items():
-        tensors |= {f"{layer}/{name}": getattr(one, name) for name in ("units", "value", "sample", "place", "sums")}
+        tensors |= {f"{layer}/{name}": getattr(one, name) for name in ROWS}
+        tensors |= {f"{layer}/{name}": tensor for name, tensor in vars(one.histograms).items()}
         plain[layer] = {"shape": list(one.shape), "count": one.count}
     weights_file.write(path, tensors, {KIND: json.dumps({"done": done, "asked": dict(asked), "layers": plain})})
 
@@ -266,7 +283,8 @@ def _stored(path: Path | None, asked: Mapping[str, Any]) -> tuple[dict[str, _Run
             layer: _Running(
                 shape=tuple(plain["shape"]),
                 count=plain["count"],
-                **{name: tensors[f"{layer}/{name}"] for name in ("units", "value", "sample", "place", "sums")},
+                histograms=Counts(*(tensors[f"{layer}/{one.name}"] for one in dataclasses.fields(Counts))),
+                **{name: tensors[f"{layer}/{name}"] for name in ROWS},
             )
             for layer, plain in stored["layers"].items()
         }

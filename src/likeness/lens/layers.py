@@ -1,0 +1,67 @@
+"""The layers of a net that can be looked into: a table of them, and those that tell most about its depth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import InvalidOption, LikenessError
+from ..nets.activations import layer_shapes
+from ..nets.receptive_field import receptive_fields
+
+COUNT = 5  # layers that tell: as many as the chapter's figure shows
+
+
+def layer_table(net: nn.Module, x: Tensor) -> list[dict[str, Any]]:
+    """Every layer with maps for samples like x (b, c, *spatial): its name, units, positions per axis, and what a unit
+    sees: size, stride, offset; empty where an operation's field is not known."""
+    rows = []
+    for name, shape in _maps(net, x).items():
+        try:
+            field = receptive_fields(net, x, [name])[name].to_dict()
+        except LikenessError:
+            field = {"size": [], "stride": [], "offset": []}
+        rows.append({"layer": name, "units": shape[1], "positions": list(shape[2:]), **field})
+    return rows
+
+
+def telling_layers(net: nn.Module, x: Tensor) -> tuple[str, ...]:
+    """Up to five layers spread over the net's depth, for samples like x (b, c, *spatial): where it has stages, in
+    which maps keep their size, the last layer of each; then layers that halve what still lies between two of them.
+
+    Asked are the outputs of activation functions and of blocks (modules made of others); of a net that has neither, all
+    layers. Raises InvalidOption where no layer has more than one position.
+    """
+    maps = {name: shape for name, shape in _maps(net, x).items() if max(shape[2:]) > 1}
+    if not maps:
+        raise InvalidOption("no layer of this net has maps with positions")
+    modules = dict(net.named_modules())
+    telling = [name for name in maps if _tells(modules[name.partition("#")[0]]) and _one_size(name, maps)]
+    names = telling or list(maps)
+    # A block and its last module give the same map: the block stands for both.
+    names = [a for a, b in zip(names, [*names[1:], ""], strict=True) if not (b and a.startswith(f"{b}."))]
+    ends = [i for i, name in enumerate(names) if i + 1 == len(names) or maps[names[i + 1]][2:] != maps[name][2:]]
+    chosen = set(ends if len(ends) <= COUNT else (ends[round(k * (len(ends) - 1) / (COUNT - 1))] for k in range(COUNT)))
+    while len(chosen) < min(COUNT, len(names)):
+        marks = [-1, *sorted(chosen)]
+        first, last = max(zip(marks, marks[1:], strict=False), key=lambda pair: pair[1] - pair[0])
+        inside = range(first + 1, last)
+        top = min(names[i].count(".") for i in inside)  # of nested blocks the outer ones
+        outer = [i for i in inside if names[i].count(".") == top]
+        chosen.add(outer[len(outer) // 2])
+    return tuple(names[i] for i in sorted(chosen))
+
+
+def _maps(net: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
+    """Layers whose output has the axes of a sample."""
+    return {name: shape for name, shape in layer_shapes(net, x).items() if len(shape) == x.ndim and name}
+
+
+def _tells(module: nn.Module) -> bool:
+    return type(module).__module__ == nn.ReLU.__module__ or next(module.children(), None) is not None
+
+
+def _one_size(name: str, maps: dict[str, tuple[int, ...]]) -> bool:
+    """Whether all maps inside a block are of one size; else it holds several stages, whose own ends say more."""
+    return len({shape[2:] for inner, shape in maps.items() if inner.startswith(f"{name}.")}) <= 1

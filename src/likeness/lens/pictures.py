@@ -1,0 +1,191 @@
+"""Looking inside nets of pictures: maximisers of several units on one sheet, a picture beside what a layer keeps of it,
+and beside what a target answers to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from ..errors import InvalidOption, SilentUnit
+from ..nets.activations import layer_shapes
+from ..progress import Progress
+from ..samples.images import ImageSource, read_image
+from .attribute import attribute, output, unit
+from .invert import invert
+from .maximize import Maximised, maximize
+from .models import Model
+
+GAP, LABEL = 8, 20  # pixels between tiles, and of a line of text below one
+SIDE = 336  # least side of a picture shown beside another
+FOR, AGAINST = (235, 95, 20), (25, 105, 200)  # orange speaks for the target, blue against it
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """`picture`: (h, w, 3) uint8. `record`: what there is to say about it, as `to_dict` gives it."""
+
+    picture: np.ndarray
+    record: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.record
+
+
+def maximise_units(
+    model: Model,
+    units: Sequence[tuple[str, int]],
+    *,
+    at: str = "mean",
+    steps: int = 256,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> Looked:
+    """The picture that excites each of `units` (layer, channel) most; several on one sheet, with their names.
+
+    at: "mean", the texture that the whole channel looks for, or "centre", what one unit in the middle does.
+
+    Raises SilentUnit, UnknownName, InvalidOption: see `maximize`.
+    """
+    if not units:
+        raise InvalidOption("name at least one unit")
+    if at not in ("mean", "centre"):
+        raise InvalidOption(f"at is {at!r}; it must be 'mean' or 'centre'")
+    found: list[Maximised] = []
+    for number, (layer, channel) in enumerate(units):
+
+        def told(done: int, total: int, info: dict[str, Any], first: int = number * steps) -> None:
+            if on_progress:
+                on_progress(first + done, len(units) * steps, info)
+
+        try:
+            target, shape = unit(layer, channel, at), (3, model.size, model.size)
+            chosen: dict[str, Any] = {"steps": steps, "seed": seed, "low": model.low, "high": model.high}
+            found.append(maximize(model.net, target, shape, on_progress=told, **chosen))
+        except SilentUnit as error:
+            raise SilentUnit(f"{layer}:{channel}: {error}") from error
+    tiles = [model.image(one.sample[0]) for one in found]
+    names = [f"{layer}:{channel}" for layer, channel in units]
+    record = {
+        "model": model.name,
+        "at": at,
+        "steps": steps,
+        "seed": seed,
+        "units": [
+            {"layer": layer, "unit": channel, "activation": one.activation}
+            for (layer, channel), one in zip(units, found, strict=True)
+        ],
+    }
+    return Looked(tiles[0] if len(tiles) == 1 else sheet(tiles, names), record)
+
+
+def invert_picture(
+    model: Model,
+    picture: ImageSource,
+    layer: str,
+    *,
+    steps: int = 200,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> Looked:
+    """A picture as the net is shown it, beside one with the same activations at `layer`; the record holds the `error`
+    that is left (`Inverted.error`).
+
+    Raises UnreadableFile, UnknownName, InvalidOption.
+    """
+    image = shown(model, picture)
+    chosen: dict[str, Any] = {"steps": steps, "seed": seed, "low": model.low, "high": model.high}
+    found = invert(model.net, model.tensor(image)[None], layer, on_progress=on_progress, **chosen)
+    record = {"model": model.name, "layer": layer, "error": found.error, "steps": steps, "seed": seed}
+    return Looked(sheet([enlarged(image), enlarged(model.image(found.sample[0]))]), record)
+
+
+def attribute_picture(
+    model: Model,
+    picture: ImageSource,
+    what: tuple[str, int] | int,
+    *,
+    method: str = "gradient",
+    layer: str | None = None,
+) -> Looked:
+    """A picture as the net is shown it, beside it in grey with the map of `attribute` laid over: orange where it speaks
+    for the target, blue against it.
+
+    what: a unit (layer, channel), where it is largest, or the number of a class.
+    layer: of grad-cam; default: the last one with several positions, of a unit up to its own.
+
+    Raises UnreadableFile, UnknownName, InvalidOption.
+    """
+    image = shown(model, picture)
+    x = model.tensor(image)[None]
+    target = output(what) if isinstance(what, int) else unit(*what)
+    if method == "grad-cam" and layer is None:
+        layer = _last_maps(model, x, None if isinstance(what, int) else what[0])
+    found = attribute(model.net, x, target, method=method, layer=layer)
+    values = found.map[0].sum(0).numpy()
+    record = {"model": model.name, "method": method, "layer": layer, "value": float(found.value)}
+    return Looked(sheet([enlarged(image), overlay(enlarged(image), values)]), record)
+
+
+def shown(model: Model, picture: ImageSource) -> np.ndarray:
+    """What the net is shown of a picture. Raises InvalidOption where there is nothing that it can use."""
+    image = model.picture(read_image(picture))
+    if image is None:
+        raise InvalidOption(f"the picture shows nothing that {model.name} takes: it needs one face")
+    return image
+
+
+def overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A picture (h, w, 3) uint8 in pale grey, coloured by a map (h', w') of either sign: full colour from the
+    99th percentile of what is not zero on."""
+    sizes = np.abs(values[values != 0])
+    top = np.quantile(sizes, 0.99) if len(sizes) else 1.0
+    size = image.shape[1], image.shape[0]
+    smooth = Image.fromarray((values / top).clip(-1, 1).astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    weight = np.asarray(smooth)[..., None]
+    grey = 90 + 0.6 * image.mean(2, keepdims=True)
+    colour = np.where(weight > 0, np.array(FOR, float), np.array(AGAINST, float))
+    share = 0.85 * np.abs(weight)
+    return np.rint((1 - share) * grey + share * colour).clip(0, 255).astype(np.uint8)
+
+
+def enlarged(image: np.ndarray) -> np.ndarray:
+    """(h, w, 3) by a whole factor, so that it has at least `SIDE` pixels."""
+    factor = -(-SIDE // max(image.shape[:2]))
+    return np.asarray(
+        Image.fromarray(image).resize((factor * image.shape[1], factor * image.shape[0]), Image.Resampling.LANCZOS)
+    )
+
+
+def sheet(tiles: Sequence[np.ndarray], names: Sequence[str] = ()) -> np.ndarray:
+    """Pictures (h, w, 3) uint8 of one size on white, as near to a square as they go in rows; a name below each."""
+    columns = len(tiles) if len(tiles) <= 3 else round(len(tiles) ** 0.5 + 0.49)
+    height, width = tiles[0].shape[:2]
+    down, across = height + GAP + (LABEL if names else 0), width + GAP
+    rows = -(-len(tiles) // columns)
+    result = Image.new("RGB", (columns * across + GAP, rows * down + GAP), (255, 255, 255))
+    draw, font = ImageDraw.Draw(result), ImageFont.load_default(14)
+    for i, tile in enumerate(tiles):
+        left, top = GAP + i % columns * across, GAP + i // columns * down
+        result.paste(Image.fromarray(tile), (left, top))
+        if names:
+            draw.text((left, top + height + 2), names[i], fill=(60, 60, 64), font=font)
+    return np.asarray(result)
+
+
+def _last_maps(model: Model, x: torch.Tensor, until: str | None) -> str:
+    """The last layer with several positions, up to the one called `until`."""
+    last = None
+    for name, shape in layer_shapes(model.net, x).items():
+        if name and len(shape) == x.ndim and math.prod(shape[2:]) > 1:
+            last = name
+        if name == until:
+            break
+    if last is None:
+        raise InvalidOption("the net has no maps that grad-cam could weigh")
+    return last

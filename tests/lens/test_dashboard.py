@@ -1,0 +1,283 @@
+"""Reports of any net and samples, and of our nets and pictures: what they show, and that they hold together."""
+
+import json
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import likeness
+from likeness.cli.main import main
+from likeness.errors import InvalidOption
+from likeness.lens import exhibits, unit_pages
+from likeness.lens.dashboard import report, report_patches
+from likeness.lens.models import open_model
+from likeness.nets.activations import activations
+from likeness.nets.layers import conv, max_pool
+from likeness.samples.images import read_image
+
+SIZES = {1: (48,), 2: (16, 20), 3: (12, 10, 8)}
+HOSTILE = "<img src=x onerror=alert(1)>\"'&#?% ../a/\udcff"
+VOID = {"meta", "link", "img"}
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unit_pages, "STEPS", 8)
+
+
+class Page(HTMLParser):
+    """Every tag is closed where it should be; links and pictures are kept."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.targets: list[str] = []
+        self.anchors: set[str] = set()
+        self.images: list[dict[str, str | None]] = []
+        self.words = ""
+        self.feed(file.read_text(encoding="utf-8"))
+        assert not self.open, (file, self.open)
+
+    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        assert tag != "script" and not any(name.startswith("on") for name in values)
+        self.targets += [value for name in ("href", "src") if (value := values.get(name))]
+        self.anchors |= {value for value in [values.get("id")] if value}
+        if tag == "img":
+            self.images.append(values)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        assert tag in ("rect", "line")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def checked(folder: Path) -> dict[str, Page]:
+    """All pages of a report: well formed, every link and picture there, nothing from elsewhere, nothing unreachable."""
+    pages = {file.relative_to(folder).as_posix(): Page(file) for file in folder.rglob("*.html")}
+    reached = {"index.html", "style.css", "patches.json"}
+    for name, page in pages.items():
+        for target in page.targets:
+            parts = urlsplit(target)
+            assert not parts.scheme and not parts.netloc, target
+            file = (folder / name).parent / unquote(parts.path) if parts.path else folder / name
+            assert file.is_file() and file.resolve().is_relative_to(folder.resolve()), (name, target)
+            reached.add(file.resolve().relative_to(folder.resolve()).as_posix())
+            if parts.fragment:
+                assert parts.fragment in pages[file.resolve().relative_to(folder.resolve()).as_posix()].anchors
+        assert all(image.get("alt") for image in page.images)
+    for file in [*folder.rglob("*.html"), *folder.rglob("*.css"), *folder.rglob("*.svg")]:
+        text = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert "http:" not in text and "https:" not in text and "//" not in text, file
+    assert {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()} == reached
+    return pages
+
+
+SECOND = '<b>"a/b"&'
+
+
+class Coder(nn.Module):
+    """Maps of two sizes, the second layer with a hostile name, then a code."""
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        torch.manual_seed(dims)
+        self.first = nn.Sequential(conv(dims, 1, 3, 3, padding=1), nn.ReLU())
+        self.pool = max_pool(dims, 2)
+        self.add_module(SECOND, nn.Sequential(conv(dims, 3, 4, 3, padding=1), nn.ReLU()))
+        self.code = nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.code(self.get_submodule(SECOND)(self.pool(self.first(x))).flatten(2).mean(2))
+
+
+def samples(dims: int, n: int = 12) -> Tensor:
+    return torch.randn(n, 1, *SIZES[dims], generator=torch.Generator().manual_seed(dims))
+
+
+@pytest.mark.parametrize("dims", (1, 2, 3))
+def test_any_net_and_samples(dims: int, tmp_path: Path) -> None:
+    x, seen = samples(dims), []
+    made = report(
+        Coder(dims).eval(),
+        list(x),
+        tmp_path,
+        units=[0, 2],
+        k=4,
+        names=[f"{HOSTILE} {i}" for i in range(12)],
+        subjects=[f"s{i // 2}" for i in range(12)],
+        on_progress=lambda done, total, info: seen.append((done, total)),
+    )
+    assert seen == [(12, 12), (1, 4), (2, 4), (3, 4), (4, 4)]
+    assert made.shown == {"first": (0, 2), SECOND: (0, 2)} and made.page == tmp_path / "index.html"
+    pages = checked(tmp_path)
+    assert SECOND in pages["index.html"].words and len(pages) == 1 + 4 + 6
+    unit = next(page for name, page in pages.items() if name.startswith("units/2-"))
+    assert HOSTILE.replace("\udcff", "?") in unit.words and "What it looks for" in unit.words
+    assert sum("histogram" in name for name in ("", *_labels(tmp_path))) == 4
+    ending = "svg" if dims == 1 else "webp"
+    assert {file.suffix for file in (tmp_path / "pictures").iterdir()} == {f".{ending}"}
+    best = made.patches.layers["first"].hits[0][0]
+    assert f"at {' × '.join(f'{a}–{b - 1}' for a, b in best.window)}" in pages["units/1-first-0.html"].words
+    assert json.loads((tmp_path / "patches.json").read_text())["files"][3] == f"{HOSTILE} 3"
+
+
+def _labels(folder: Path) -> list[str]:
+    return [
+        file.read_text() for file in (folder / "units").glob("*.html") if 'aria-label="histogram' in file.read_text()
+    ]
+
+
+@pytest.mark.parametrize("dims", (1, 2, 3))
+def test_pairs_are_the_most_and_the_least_alike_and_their_maps_add_up(dims: int, tmp_path: Path) -> None:
+    net, x = Coder(dims).eval(), samples(dims)
+    subjects = [f"s{i // 3}" for i in range(12)]  # of three samples each, of which two are looked at
+    report(net, x, tmp_path, layers=["first"], units=[0], k=1, subjects=subjects)
+    with torch.no_grad():
+        codes = nn.functional.normalize(net(x)).double().numpy()
+    looked = [i for i in range(12) if i % 3 < 2]
+    distance = {(a, b): 2 - 2 * codes[a] @ codes[b] for a in looked for b in looked if a < b}
+    pages = [Page(tmp_path / "pairs" / f"{i}.html").words for i in range(1, 7)]
+    for kind, shown in ((True, pages[:3]), (False, pages[3:])):
+        own = sorted(d for (a, b), d in distance.items() if (subjects[a] == subjects[b]) == kind)
+        expected = [own[0], own[round((len(own) - 1) / 2)], own[-1]]
+        assert all(f"{d:.3f}" in words for d, words in zip(expected, shown, strict=True))
+        assert all(("same subject" if kind else "two subjects") in words for words in shown)
+    assert all("accounted for" in words for words in pages)
+
+
+def test_without_subjects_or_codes_there_are_no_pairs(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"layers": ["first"], "units": [0], "k": 1}
+    report(Coder(2).eval(), samples(2), tmp_path / "a", **options)
+    maps = nn.Sequential(conv(2, 1, 2, 3), nn.ReLU()).eval()
+    report(maps, samples(2), tmp_path / "b", layers=["1"], units=[0], k=1, subjects=["s"] * 6 + ["t"] * 6)
+    assert not any((tmp_path / name / "pairs").exists() for name in "ab")
+    assert all("pairs" not in checked(tmp_path / name)["index.html"].anchors for name in "ab")
+
+
+def test_a_silent_unit_says_so(tmp_path: Path) -> None:
+    net = nn.Sequential(conv(1, 1, 2, 3), nn.ReLU()).eval()
+    net[0].weight.data.zero_(), net[0].bias.data.fill_(-1)  # type: ignore[operator,union-attr]
+    report(net, samples(1), tmp_path, k=1)
+    assert "did not fire" in checked(tmp_path)["units/1-1-0.html"].words
+    assert "never fires" in Page(tmp_path / "index.html").words
+
+
+def test_an_interrupted_report_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exhibits, "BATCH", 1)
+    net, x, seen = Coder(1).eval(), samples(1, 130), []
+    options: dict[str, Any] = {"layers": ["first"], "units": [0], "k": 1}
+
+    def stop(done: int, total: int, info: dict[str, Any]) -> None:
+        if done == 120:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        report(net, x, tmp_path / "a", on_progress=stop, **options)
+    with pytest.raises(KeyboardInterrupt):  # another net does not go on with it
+        report(Coder(1).double().float().eval(), x + 1, tmp_path / "a", on_progress=stop, **options)
+    again = report(net, x, tmp_path / "a", on_progress=lambda done, total, info: seen.append(done), **options)
+    assert seen[0] == 101
+    assert again.patches == report(net, x, tmp_path / "b", **options).patches
+
+
+def test_pictures_and_the_patches_that_were_found(vgg: Path, pictures: Path, tmp_path: Path) -> None:
+    model = open_model(vgg, size=32)
+    made = report_patches(model, pictures, tmp_path / "out", layers=["relu1_1", "relu2_2"], k=4)
+    assert made.skipped == (pictures / "text.png",) and made.patches.samples == 12
+    assert made.shown["relu2_2"] == made.patches.layers["relu2_2"].selective(9)
+    pages = checked(tmp_path / "out")
+    assert "00.png" in "".join(page.words for page in pages.values())
+    assert "What it looks for" not in pages["units/1-relu1_1-0.html"].words
+    stored = json.loads((tmp_path / "out/patches.json").read_text())
+    unit = stored["layers"]["relu2_2"]["units"]["3"]
+    hit = unit["hits"][0]
+    x = torch.stack([model.tensor(model.picture(read_image(file))) for file in stored["files"]])
+    a = activations(model.net, x, ["relu2_2"])["relu2_2"][:, 3].double().numpy()
+    assert a[hit["sample"]][tuple(hit["position"])] == pytest.approx(hit["activation"], abs=1e-5)
+    assert a.max() == pytest.approx(hit["activation"], abs=1e-5)
+    a, reach = a[:, ::2, ::2], unit["histogram"]["reach"]  # 64 of 16 x 16 positions are counted
+    counts = np.histogram(a, 128, (-reach, reach))[0]
+    assert counts.sum() == 12 * 64 and np.abs(counts - unit["histogram"]["counts"]).sum() <= 4
+    assert unit["histogram"]["firing"] == pytest.approx((a > 0).mean(), abs=1e-3)
+
+
+def test_faces_are_compared_by_their_folders(tmp_path: Path) -> None:
+    from likeness.nets.identity import Architecture, Tower, save
+    from likeness.samples.images import write_image
+
+    save(Tower(Architecture(size=48, widths=(4, 4, 4), stem=2, blocks=(1, 1, 1))), tmp_path / "tower.safetensors")
+    for i in range(4):
+        (tmp_path / "people" / f"p{i // 2}").mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(i).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+        write_image(tmp_path / "people" / f"p{i // 2}" / f"{i}.png", noise)
+    made = likeness.lens.report(
+        tmp_path / "tower.safetensors", tmp_path / "people", tmp_path / "out", layers=["stages.0"], units=[0], k=1
+    )
+    pages = checked(tmp_path / "out")
+    assert made.patches.samples == 4 and "p0/0.png" in pages["pairs/1.html"].words + pages["pairs/2.html"].words
+
+
+def test_what_cannot_be_is_refused(vgg: Path, pictures: Path, tmp_path: Path) -> None:
+    net, x = Coder(1).eval(), samples(1)
+    (tmp_path / "empty").mkdir()
+    for arguments, options, message in (
+        ((net, x), {"k": 5}, "square"),
+        ((net, x), {"units": "all"}, "selective"),
+        ((net, x), {"names": ["a"]}, "1 names for 12"),
+        ((net, iter(x)), {}, "length"),
+        ((net, x[:0]), {}, "none of the 0 samples"),
+        ((net, torch.zeros(3, 4)), {}, "spatial axes"),
+        ((vgg, tmp_path / "empty"), {}, "no picture"),
+        ((vgg, pictures), {"names": ["a"]}, "called by their files"),
+    ):
+        with pytest.raises(InvalidOption, match=message):
+            report(*arguments, tmp_path / "out", **options)
+
+
+def test_the_command_line(vgg: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lens", "layers", str(vgg), "--size", "32"]) == 0
+    assert "relu2_2" in capsys.readouterr().out
+    for verb in ("patches", "report"):
+        out = tmp_path / verb
+        words = ["lens", verb, str(vgg), str(pictures), "--size", "32", "-o", str(out)]
+        assert main([*words, "--layers", "relu1_1,relu2_1", "--units", "0-1,3", "--k", "1", "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["shown"]["relu2_1"] == [0, 1, 3] and told["samples"] == 12 and Path(told["page"]).is_file()
+        assert len(told["skipped"]) == 1
+    for more, message in (
+        (["--layers", "relu9"], "relu"),
+        (["--layers", "relu1_1", "--k", "5"], "square"),
+        (["--layers", "relu1_1", "--units", "x"], "0-8"),
+        (["--layers", "relu1_1", "--units", "7"], "0...3"),
+    ):
+        try:
+            status = main([*words, *more])
+        except SystemExit as error:
+            status = error.code
+        assert status == 2
+        assert message in capsys.readouterr().err
+
+
+def test_hearts_and_heads(data: Path, tmp_path: Path) -> None:
+    """An ECG and a CT, with nets that have learnt nothing."""
+    ecg = np.load(data / "ecg" / "ecgid90.npz")["filtered"][:8, None, :1000].astype(np.float32) / 200
+    head = np.load(data / "volume" / "ct_headsq_93x64x64.npz")["volume"].astype(np.float32)
+    parts = np.stack([head[None, i : i + 24, 8:56, 8:56] for i in range(0, 64, 8)]) / head.max()
+    for dims, x in ((1, ecg), (3, parts)):
+        made = report_patches(Coder(dims).eval(), x, tmp_path / str(dims), units=[0])
+        assert len(checked(tmp_path / str(dims))) == 3
+        assert made.patches.samples == 8
