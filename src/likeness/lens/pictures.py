@@ -42,7 +42,7 @@ def maximise_units(
     units: Sequence[tuple[str, int]],
     *,
     at: str = "mean",
-    steps: int = 256,
+    steps: int = 128,
     seed: int = 0,
     on_progress: Progress | None = None,
 ) -> Looked:
