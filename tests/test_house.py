@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import likeness
+from likeness import lazy
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "likeness"
@@ -22,7 +23,7 @@ FLOORS = [
     {"recognition", "style", "lens"},
     {"metric", "faces"},
     {"samples", "nets"},
-    {"errors", "progress"},
+    {"errors", "lazy", "progress"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 # The doors between neighbours: (who, what), each said in docs/architecture.md.
@@ -151,11 +152,20 @@ def test_recognition_never_loads_torch() -> None:
 
 
 def test_public_names() -> None:
+    named = {"train": "train_recognition", "lens": "likeness.lens"}
     for name in [*likeness.__all__, "train", "stylize"]:
-        assert getattr(likeness, name).__name__ == ("train_recognition" if name == "train" else name)
+        assert getattr(likeness, name).__name__ == named.get(name, name)
         assert name in dir(likeness)
     with pytest.raises(AttributeError, match="nonsense"):
         _ = likeness.nonsense
+
+
+def test_a_function_of_the_lens_is_not_hidden_by_the_module_of_its_name() -> None:
+    pytest.importorskip("torch")
+    code = "import likeness, likeness.lens.attribute as _; print(*[getattr(likeness.lens, n).__name__ for n in {}])"
+    names = ["attribute", "top_patches", "compare_samples", "compare"]
+    assert run_python(code.format(names)).split() == names
+    assert {*names} < {*dir(likeness.lens)}
 
 
 def test_a_missing_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,14 +174,14 @@ def test_a_missing_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str, package: str | None = None) -> object:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
-    monkeypatch.setattr(likeness, "import_module", absent)
+    monkeypatch.setattr(lazy, "import_module", absent)
     with pytest.raises(likeness.MissingDependency, match=r"pip install 'likeness\[torch\]'"):
         _ = likeness.train
 
     def broken(name: str, package: str | None = None) -> object:
         raise ModuleNotFoundError("No module named 'other'", name="other")
 
-    monkeypatch.setattr(likeness, "import_module", broken)
+    monkeypatch.setattr(lazy, "import_module", broken)
     with pytest.raises(ModuleNotFoundError, match="other"):
         _ = likeness.train
 

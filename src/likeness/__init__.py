@@ -6,9 +6,9 @@ recognition brings numpy, Pillow and ONNX Runtime, training brings torch.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from . import lens as lens
 from .errors import (
     Collapse,
     CorruptGallery,
@@ -28,6 +28,7 @@ from .errors import (
     UnreadableFile,
     WeightsError,
 )
+from .lazy import load
 
 if TYPE_CHECKING:
     from .evaluation.lfw import evaluate_lfw as evaluate_lfw
@@ -101,23 +102,14 @@ __all__ = [
     "detect",
     "encode",
     "evaluate_lfw",
+    "lens",
     "read_image",
     "verify",
 ]  # without `train` and `stylize`, which need torch: `from likeness import *` must work where it is not installed
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'likeness' has no attribute {name!r}")
-    module, attribute = _LAZY[name]
-    try:
-        value = getattr(import_module(f".{module}", __name__), attribute)
-    except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] in ("torch", "onnx"):
-            raise MissingDependency(
-                f"likeness.{name} needs {error.name}, which is not installed: pip install 'likeness[torch]'"
-            ) from None
-        raise
+    value = load(__name__, _LAZY, name)
     globals()[name] = value
     return value
 

@@ -1,4 +1,4 @@
-"""`likeness lens WHAT MODEL …`: look inside a net."""
+"""`likeness lens WHAT …`: look inside a net."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from .common import need_torch
 
 def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     need_torch("looking inside")
-    from . import lens_pages, lens_pictures
+    from . import lens_compare, lens_pages, lens_pictures
 
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-    lens_pages.add(verbs)
-    lens_pictures.add(verbs)
+    for group in (lens_pages, lens_pictures, lens_compare):
+        group.add(verbs)

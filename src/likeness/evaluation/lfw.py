@@ -112,7 +112,7 @@ def evaluate_lfw(
     folder = Path(folder)
     pairs = read_pairs(find_list(folder, lists))
     names = sorted({photograph for pair in pairs for photograph in (pair.a, pair.b)})
-    paths = [_locate(folder, *name) for name in names]
+    paths = [locate(folder, *name) for name in names]
     coder = resolve(encoder)
     chosen = {"choose": central} if hasattr(coder, "detector") else {}
     codes: dict[tuple[str, int], np.ndarray] = {}
@@ -214,7 +214,8 @@ def _distance(a: np.ndarray | None, b: np.ndarray | None) -> float:
     return float(((a.astype(np.float64) - b.astype(np.float64)) ** 2).sum())
 
 
-def _locate(folder: Path, person: str, number: int) -> Path:
+def locate(folder: Path, person: str, number: int) -> Path:
+    """The file of photograph `number` of a person. Raises UnreadableFile where there is none."""
     stem = f"{person}_{number:04d}"
     for suffix in SUFFIXES:
         if (path := folder / person / (stem + suffix)).is_file():

@@ -92,7 +92,7 @@ def attribute(
     *,
     method: str = "gradient",
     layer: str | None = None,
-    baseline: float = 0.0,
+    baseline: float | Tensor = 0.0,
     samples: int = 25,
     noise: float = 0.15,
     steps: int = 32,
@@ -114,6 +114,7 @@ def attribute(
             2017, eq. 1 and 2).
         occlusion: how much y falls when a cube of `window` positions is replaced by `baseline`, moved by `stride`;
             mean over the cubes that cover a position (Zeiler & Fergus 2014).
+    baseline: a number, or a tensor that broadcasts to x.
     window: default: an eighth of the shortest axis. stride: default: half the window.
     seed: of the noise.
 
@@ -125,18 +126,17 @@ def attribute(
         if count < 1:
             raise InvalidOption(f"{name} is {count}; it must be at least 1")
     x = x.detach()
-    with torch.no_grad():
-        value = target(net, x)
-    if value.shape != (len(x),):
-        raise InvalidOption(f"the target gives {tuple(value.shape)} for {len(x)} samples; it must be one number each")
     if method == "grad-cam":
         if layer is None:
             raise InvalidOption("grad-cam needs `layer`, whose maps it weighs")
-        return Attribution(grad_cam(net, x, target, layer), method, value)
+        value, cam = weighted(net, x, target, layer)
+        return Attribution(interpolated(cam.clamp_min(0), x.shape[2:]), method, value)
+    with torch.no_grad():
+        value = _value(net, x, target)
     if method == "occlusion":
         return Attribution(_occlusion(net, x, target, value, baseline, window, stride), method, value)
     if method == "integrated-gradients":
-        start = torch.full_like(x, baseline)
+        start = torch.zeros_like(x) + baseline
         total = torch.zeros_like(x)
         for i in range(steps):
             total += _gradient(net, start + (i + 0.5) / steps * (x - start), target)
@@ -162,21 +162,32 @@ def _gradient(net: nn.Module, x: Tensor, target: Target) -> Tensor:
         return torch.autograd.grad(target(net, x).sum(), x)[0]
 
 
-def grad_cam(net: nn.Module, x: Tensor, target: Target, layer: str) -> Tensor:
-    """(b, 1, *spatial), at least 0: see `attribute`. The target is computed in one pass, and its way back ends at the
-    layer."""
+def _value(net: nn.Module, x: Tensor, target: Target) -> Tensor:
+    value = target(net, x)
+    if value.shape != (len(x),):
+        raise InvalidOption(f"the target gives {tuple(value.shape)} for {len(x)} samples; it must be one number each")
+    return value
+
+
+def weighted(net: nn.Module, x: Tensor, target: Target, layer: str) -> tuple[Tensor, Tensor]:
+    """The target (b,), and `sum_k w_k a_k` (b, 1, *positions) of `layer`, w_k the mean of `dy/da_k` over positions:
+    Grad-CAM before its ReLU. One pass, whose way back ends at the layer."""
     with torch.enable_grad(), listening(net, [layer]) as seen:
-        y = target(net, x.requires_grad_(True)).sum()
+        y = _value(net, x.detach().requires_grad_(True), target)
         a = seen.get(layer)
         if a is None or a.ndim != x.ndim:
             raise InvalidOption(f"the target does not pass through maps of layer {layer!r}")
-        (slope,) = torch.autograd.grad(y, a, allow_unused=True)
+        (slope,) = torch.autograd.grad(y.sum(), a, allow_unused=True)
     if slope is None:
         raise InvalidOption(f"the target does not depend on layer {layer!r}")
     weights = slope.mean(tuple(range(2, a.ndim)), keepdim=True)
-    cam = (weights * a.detach()).sum(1, keepdim=True).clamp_min(0)
-    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[x.ndim - 2]
-    return F.interpolate(cam, size=x.shape[2:], mode=mode, align_corners=False)
+    return y.detach(), (weights * a.detach()).sum(1, keepdim=True)
+
+
+def interpolated(maps: Tensor, shape: Sequence[int]) -> Tensor:
+    """(b, c, *positions) brought to (b, c, *shape) by straight lines between the middles of positions."""
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(shape)]
+    return F.interpolate(maps, size=tuple(shape), mode=mode, align_corners=False)
 
 
 @torch.no_grad()
@@ -185,7 +196,7 @@ def _occlusion(
     x: Tensor,
     target: Target,
     value: Tensor,
-    baseline: float,
+    baseline: float | Tensor,
     window: int | None,
     stride: int | None,
 ) -> Tensor:
@@ -196,12 +207,13 @@ def _occlusion(
         raise InvalidOption(
             f"window is {window} and stride {stride}: a window has 1 to {min(spatial)} positions, a stride 1 to window"
         )
+    blank = torch.zeros_like(x) + baseline
     fall, covered = (torch.zeros(len(x), 1, *spatial, dtype=x.dtype, device=x.device) for _ in range(2))
     starts = [sorted({*range(0, n - window, stride), n - window}) for n in spatial]
     for first in itertools.product(*starts):
         part: Any = (..., *(slice(i, i + window) for i in first))
         hidden = x.clone()
-        hidden[part] = baseline
+        hidden[part] = blank[part]
         fall[part] += (value - target(net, hidden)).view(-1, *[1] * (x.ndim - 1))
         covered[part] += 1
     return fall / covered
@@ -239,8 +251,8 @@ class _Passed(torch.autograd.Function):
         return ctx.rule(slope, positive), None
 
 
-_RELUS = {torch.relu, torch.relu_, F.relu, F.relu_, Tensor.relu, Tensor.relu_}
-_IN_PLACE = {torch.relu_, F.relu_, Tensor.relu_}
+RELUS = {torch.relu, torch.relu_, F.relu, F.relu_, Tensor.relu, Tensor.relu_}
+IN_PLACE = {torch.relu_, F.relu_, Tensor.relu_}
 
 
 class _ReluRule(TorchFunctionMode):
@@ -250,10 +262,10 @@ class _ReluRule(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func not in _RELUS:
+        if func not in RELUS:
             return func(*args, **kwargs)
         x = args[0] if args else kwargs["input"]
-        if func in _IN_PLACE or kwargs.get("inplace") or (func is F.relu and args[1:2] == (True,)):
+        if func in IN_PLACE or kwargs.get("inplace") or (func is F.relu and args[1:2] == (True,)):
             return x.copy_(_Passed.apply(x.clone(), self.rule))
         return _Passed.apply(x, self.rule)
 

@@ -95,7 +95,10 @@ class Tower(nn.Module):
         self.code = nn.Linear(channels, a.code_length)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.stages(x)  # [b, channels, *map]
+        return self.head(self.stages(x))
+
+    def head(self, x: Tensor) -> Tensor:
+        """From the last maps [b, channels, *map] to the code."""
         x = self.norm(self._whole(x)).flatten(1)  # [b, channels]
         return F.normalize(self.code(x).float())  # [b, code_length]
 

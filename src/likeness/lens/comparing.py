@@ -1,0 +1,180 @@
+"""Which parts of two samples bring their unit codes together or apart, over 1, 2 or 3 dimensions.
+
+The score of a pair is `<f(a), f(b)> = 1 - d/2`. With the code of the other sample fixed it is one number per sample,
+which `lens.attribute` can be asked about, and which is linear in that code: what speaks for a match with b and against
+one with n is the same question with `f(b) - f(n)` in the place of `f(b)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InvalidOption, UnknownName
+from ..nets.activations import layer_shapes
+from .attribute import Target, attribute, interpolated, weighted
+from .differences import differences
+
+METHODS = ("linear", "grad-cam", "occlusion")
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """What one sample adds. `map`: (*positions) float32, the positions of the layer, or of the sample for occlusion;
+    positive where it brings the codes together, negative where it drives them apart. `value`: the score it is about (of
+    the first sample of a triplet: the margin `score - against`). `rest`: what a blank sample would have in its place;
+    None for methods whose maps do not add up."""
+
+    map: Tensor
+    value: float
+    rest: float | None = None
+
+    @property
+    def explained(self) -> float | None:
+        """(sum of the map + rest) / value: 1 where the map accounts for all of it; None where it is not meant to."""
+        return None if self.rest is None or self.value == 0 else (float(self.map.sum()) + self.rest) / self.value
+
+    def heat(self, shape: Sequence[int]) -> Tensor:
+        """The map brought to a sample's (*spatial), by straight lines between the middles of its positions."""
+        return interpolated(self.map[None, None], shape)[0, 0]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"value": self.value, "rest": self.rest, "explained": self.explained, "map": self.map.tolist()}
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two samples, or two and a third that the first is to be told from. `score`: of a and b; `distance`: 2 - 2 score.
+    `a`, `b`, `n`: the maps; None for a code without its sample. `against`: the score of a and n, None of a pair."""
+
+    method: str
+    layer: str | None
+    score: float
+    a: Share
+    b: Share | None
+    against: float | None = None
+    n: Share | None = None
+
+    @property
+    def distance(self) -> float:
+        return max(0.0, 2 - 2 * self.score)
+
+    def to_dict(self) -> dict[str, Any]:
+        shares = {name: share and share.to_dict() for name, share in (("a", self.a), ("b", self.b), ("n", self.n))}
+        plain = {name: getattr(self, name) for name in ("method", "layer", "score", "distance", "against")}
+        return plain | shares
+
+
+def score_with(code: Tensor) -> Target:
+    """The score of samples with something whose code is `code` (d,): `<f(x), code>`, f of unit length."""
+
+    def target(net: nn.Module, x: Tensor) -> Tensor:
+        return _unit(net(x)) @ code
+
+    return target
+
+
+def compare_samples(
+    net: nn.Module,
+    a: Tensor,
+    b: Tensor,
+    *,
+    against: Tensor | None = None,
+    method: str = "linear",
+    layer: str | None = None,
+    baseline: float | None = None,
+    window: int | None = None,
+    stride: int | None = None,
+) -> Comparison:
+    """What of the samples a and b brings their codes together, and what drives them apart.
+
+    net: samples (b, c, *spatial) to codes (b, d), brought to length 1 here if they are not; in eval mode. a: one sample
+    (1, c, *spatial). b: another, or a code (d,) alone, such as a template's. against: a third, or its code: the map of
+    a then shows what speaks for b and against it.
+    method:
+        linear: what each position of `layer` adds, from a blank sample to this one (`lens.differences`):
+            `sum of map + rest = score`, `rest` being the score of the blank sample under the norm of this one's code.
+            Exact where nothing but affine and element-wise functions and norms follow the layer; `explained` tells.
+        grad-cam: `sum_k w_k A_k[p]`, w_k the mean over positions of `d score / dA_k` (Selvaraju 2017, eq. 1 and 2,
+            without the ReLU, as what drives apart is to be seen too).
+        occlusion: how much the score falls when a cube of `window` positions is covered, moved by `stride`.
+    layer: default: the last one with more than one position. baseline: what is blank, or covers; default: the mean of
+    each channel of the sample. window, stride: as in `attribute`.
+
+    Raises UnknownName for a method or layer there is none of, InvalidOption for samples that cannot be.
+    """
+    if method not in METHODS:
+        raise UnknownName(f"there is no method called {method!r}; it is one of {', '.join(METHODS)}")
+    if a.ndim < 3 or len(a) != 1:
+        raise InvalidOption(f"a is one sample (1, c, *spatial), not {tuple(a.shape)}")
+    others = [b] if against is None else [b, against]
+    with torch.no_grad():
+        code_a = _unit(net(a))[0]
+    codes = [_code(net, x, a, code_a) for x in others]
+    if method == "occlusion":
+        layer = None
+    elif layer is None:
+        layer = last_map(net, a)
+
+    def share(x: Tensor, code: Tensor) -> Share | None:
+        if x.ndim == 1:
+            return None
+        blank = x.mean(tuple(range(2, x.ndim)), keepdim=True).expand_as(x).clone()
+        if baseline is not None:
+            blank.fill_(baseline)
+        target = score_with(code)
+        if method == "occlusion":
+            cover = attribute(net, x, target, method=method, baseline=blank, window=window, stride=stride)
+            return Share(cover.map[0, 0], float(cover.value))
+        assert layer is not None
+        if method == "grad-cam":
+            y, cam = weighted(net, x, target, layer)
+            return Share(cam[0, 0], float(y))
+        shares, value, rest = differences(net, x, blank, target, layer)
+        return Share(shares.sum(0), value, rest)
+
+    scores = [float(code_a @ code) for code in codes]
+    of_a = share(a, codes[0] if against is None else codes[0] - codes[1])
+    assert of_a is not None
+    rest = [share(x, code_a) for x in others]
+    if against is None:
+        return Comparison(method, layer, scores[0], of_a, rest[0])
+    return Comparison(method, layer, scores[0], of_a, rest[0], scores[1], rest[1])
+
+
+def last_map(net: nn.Module, x: Tensor, until: str | None = None) -> str:
+    """The deepest layer, up to the one called `until`, in which samples like x still have more than one position."""
+    last = None
+    for name, shape in layer_shapes(net, x).items():
+        if name and len(shape) == x.ndim and max(shape[2:]) > 1:
+            last = name
+        if name == until:
+            break
+    if last is None:
+        raise InvalidOption("no layer of this net has maps with positions; occlusion needs none")
+    return last
+
+
+def _code(net: nn.Module, x: Tensor, sample: Tensor, code: Tensor) -> Tensor:
+    """The unit code (d,) of the other one, which is a sample or a code like these."""
+    if x.ndim == 1:
+        if x.shape != code.shape:
+            raise InvalidOption(f"a code of this net has {len(code)} numbers, not {len(x)}")
+        return F.normalize(x.to(code), dim=0)
+    if x.shape[:2] != sample.shape[:2] or x.ndim != sample.ndim:
+        raise InvalidOption(
+            f"the other one is a sample like {tuple(sample.shape)} or a code (d,), not {tuple(x.shape)}"
+        )
+    with torch.no_grad():
+        return _unit(net(x))[0]
+
+
+def _unit(codes: Tensor) -> Tensor:
+    if codes.ndim != 2:
+        raise InvalidOption(f"the net gives {tuple(codes.shape)}; codes are (b, d)")
+    return F.normalize(codes)

@@ -1,0 +1,186 @@
+"""Why two photographs match, or do not: the parts of the faces that bring their codes together, as a picture."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import FingerprintMismatch, InvalidOption
+from ..faces.alignment import align
+from ..nets import identity
+from ..nets.entries import Preprocessing
+from ..recognition.encoder import FaceEncoder, Template, resolve
+from ..samples.images import ImageSource, read_image, write_image
+from .comparing import Comparison, Share, compare_samples
+from .drawing import overlay, sheet
+
+LATE = 2  # stages of a tower after the maps that are looked at: 14 x 14 positions of a face of 112 pixels
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoComparison:
+    """A comparison of faces. `names` and `pictures`: of "a", "b" and, of a triplet, "n": what each is called, and the
+    aligned crop (size, size, 3) uint8 that the encoder saw; a template has no picture. `threshold`: the largest
+    distance of a match at `max_fmr`, None where the encoder was never calibrated."""
+
+    comparison: Comparison
+    names: dict[str, str]
+    pictures: dict[str, np.ndarray]
+    threshold: float | None
+    max_fmr: float
+    encoder: str
+    fingerprint: str
+
+    @property
+    def shares(self) -> dict[str, Share]:
+        """The maps of all that have a picture."""
+        return {name: getattr(self.comparison, name) for name in self.pictures}
+
+    def headline(self) -> str:
+        """The decision in one line: `match: distance 0.61, threshold 1.02 at FMR 0.001`."""
+        distance = self.comparison.distance
+        if self.threshold is None:
+            return f"distance {distance:.3f} (not calibrated)"
+        verdict = "match" if distance <= self.threshold else "no match"
+        return f"{verdict}: distance {distance:.3f}, threshold {self.threshold:.3f} at FMR {self.max_fmr:g}"
+
+    def image(self) -> np.ndarray:
+        """The faces, and below them in two colours what brings the codes together and what drives them apart, as an
+        (h, w, 3) uint8 picture."""
+        heats = {name: share.heat(self.pictures[name].shape[:2]).numpy() for name, share in self.shares.items()}
+        peak = max(float(np.abs(heat).max()) for heat in heats.values())
+        columns = [
+            (self.names[name], picture, overlay(picture, heats[name], peak), self._sum(name))
+            for name, picture in self.pictures.items()
+        ]
+        one = self.comparison
+        figures = f"score {one.score:.3f}" + (
+            f", against the third {one.against:.3f}" if one.against is not None else ""
+        )
+        return sheet(self.headline(), f"{figures} · {one.method} · encoder {self.encoder}", columns)
+
+    def _sum(self, name: str) -> str:
+        share = self.shares[name]
+        what = "margin" if name == "a" and self.comparison.against is not None else "score"
+        if share.rest is None:
+            return f"{what} {share.value:.3f}"
+        return f"{what} {share.value:.3f} = {float(share.map.sum()):.3f} from here, {share.rest:.3f} from a blank"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `image()`; the ending chooses the format. Raises InvalidOption, StorageError."""
+        write_image(path, self.image())
+
+    def to_dict(self) -> dict[str, Any]:
+        about = {"names": self.names, "encoder": self.encoder, "fingerprint": self.fingerprint}
+        return self.comparison.to_dict() | about | {"threshold": self.threshold, "max_fmr": self.max_fmr}
+
+
+def compare(
+    a: ImageSource,
+    b: ImageSource | Template,
+    *,
+    against: ImageSource | Template | None = None,
+    encoder: str | FaceEncoder = "face",
+    method: str = "linear",
+    max_fmr: float = 1e-3,
+) -> PhotoComparison:
+    """Which parts of two photographs of faces bring their codes together, and which drive them apart.
+
+    a: a photograph (path, bytes, array, PIL image) of one person; a picture of exactly the encoder's size is taken for
+    an aligned crop. b: another, or a template, such as one of a gallery. against: a third that a is to be told from,
+    see `compare_samples`. encoder: its name in the catalogue; of one that is an ONNX file only, method="occlusion" is
+    the one that works. method: see `compare_samples`.
+
+    Raises UnreadableFile, TooManyPixels, UnknownName, WeightsError; InvalidOption where a photograph has no single good
+    face, or no gradient flows through the encoder; FingerprintMismatch for a template of another encoder.
+    """
+    coder = resolve(encoder)
+    assert isinstance(coder, FaceEncoder)
+    net = OnnxNet(coder) if method == "occlusion" else gradient_net(coder)
+    sources = {"a": a, "b": b} | ({} if against is None else {"n": against})
+    names, pictures, samples = {}, {}, {}
+    for key, source in sources.items():
+        names[key] = source.origin if isinstance(source, Template) else _name(source)
+        if isinstance(source, Template):
+            if source.fingerprint != coder.fingerprint:
+                raise FingerprintMismatch(
+                    f"{names[key]} is a template of encoder {source.fingerprint}, but {coder.name!r} is "
+                    f"{coder.fingerprint}; encode its photograph again"
+                )
+            samples[key] = torch.from_numpy(source.code)
+        else:
+            pictures[key] = _crop(source, names[key], coder)
+            samples[key] = torch.from_numpy(pictures[key].copy()).permute(2, 0, 1)[None].float()
+    third = samples.get("n")
+    found = compare_samples(net, samples["a"], samples["b"], against=third, method=method, layer="maps")
+    calibration = coder.calibration
+    threshold = None if calibration is None else calibration.threshold_open_set(max_fmr, 1)
+    return PhotoComparison(found, names, pictures, threshold, max_fmr, coder.name, coder.fingerprint)
+
+
+class GradientNet(nn.Module):
+    """Aligned crops (b, 3, size, size), 0...255, to the codes that the encoder gives them, with gradients. Where it
+    also looks at the mirror image, `maps` holds both, turned back, so that a position means the same place of a face.
+    """
+
+    def __init__(self, tower: identity.Tower, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.first, self.last = tower.stages[:-LATE], tower.stages[-LATE:]
+        self.tower, self.preprocessing, self.maps = tower, preprocessing, nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (x - self.preprocessing.mean) / self.preprocessing.scale
+        if self.preprocessing.input_order == "bgr":
+            x = x.flip(1)
+        if not self.preprocessing.mirror:
+            return self._code(self.maps(self.first(x)))
+        maps = self.maps(torch.cat([self.first(x), self.first(x.flip(-1)).flip(-1)], 1))
+        as_seen, mirrored = maps.chunk(2, 1)
+        return F.normalize(self._code(as_seen) + self._code(mirrored.flip(-1)))
+
+    def _code(self, maps: Tensor) -> Tensor:
+        return self.tower.head(self.last(maps))
+
+
+class OnnxNet(nn.Module):
+    """The same through the encoder's own engine, without gradients."""
+
+    def __init__(self, encoder: FaceEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        crops = x.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        return torch.from_numpy(self.encoder.encode_crops(crops.numpy()))
+
+
+def gradient_net(encoder: FaceEncoder) -> GradientNet:
+    """The net behind an encoder of the catalogue. Raises InvalidOption where there is an ONNX file only."""
+    file = encoder.entry.path and encoder.entry.path.with_suffix(".safetensors")
+    if not file or not file.is_file():
+        raise InvalidOption(
+            f"{encoder.name!r} is an ONNX file only, through which no gradient flows: use method='occlusion'"
+        )
+    return GradientNet(identity.load(file), encoder.preprocessing).eval()
+
+
+def _crop(source: ImageSource, name: str, encoder: FaceEncoder) -> np.ndarray:
+    image, side = read_image(source), encoder.preprocessing.size
+    if image.shape[:2] == (side, side):
+        return image
+    found = encoder.encode_one(image)
+    if not found.templates:
+        raise InvalidOption(f"{name}: cannot be compared: {', '.join(found.reasons)}")
+    region = found.templates[0].region
+    assert region is not None
+    return align(image, np.array(region["landmarks"]), size=side)
+
+
+def _name(source: ImageSource) -> str:
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else "a photograph"
