@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from .attribute import attribute as attribute
     from .comparing import compare_samples as compare_samples
     from .dashboard import report as report
+    from .invert import invert as invert
     from .matching import compare as compare
+    from .maximize import maximize as maximize
     from .models import open_model as open_model
     from .patches import top_patches as top_patches
 

@@ -147,12 +147,17 @@ def compare_samples(
     return Comparison(method, layer, scores[0], of_a, rest[0], scores[1], rest[1])
 
 
-def last_map(net: nn.Module, x: Tensor) -> str:
-    """The deepest layer in which samples like x still have more than one position."""
-    maps = [name for name, shape in layer_shapes(net, x).items() if len(shape) == x.ndim and max(shape[2:]) > 1]
-    if not maps:
+def last_map(net: nn.Module, x: Tensor, until: str | None = None) -> str:
+    """The deepest layer, up to the one called `until`, in which samples like x still have more than one position."""
+    last = None
+    for name, shape in layer_shapes(net, x).items():
+        if name and len(shape) == x.ndim and max(shape[2:]) > 1:
+            last = name
+        if name == until:
+            break
+    if last is None:
         raise InvalidOption("no layer of this net has maps with positions; occlusion needs none")
-    return maps[-1]
+    return last
 
 
 def _code(net: nn.Module, x: Tensor, sample: Tensor, code: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ def maximize(
     target: Target,
     shape: Sequence[int],
     *,
-    steps: int = 256,
+    steps: int = 128,
     seed: int = 0,
     low: float = 0.0,
     high: float = 1.0,
@@ -41,7 +41,7 @@ def maximize(
     blur: float = 1.0,
     decay: float = 1.0,
     contrast: float = 2.0,
-    rate: float = 0.05,
+    rate: float = 0.1,
     on_progress: Progress | None = None,
 ) -> Maximised:
     """The sample of `shape` (c, *spatial) for which the target is largest, by Adam over the coefficients of its
@@ -53,7 +53,8 @@ def maximize(
         `output(class)`; or any function (net, x) -> (1,).
     low, high: what values can be: 0...1 for our VGGs, -1...1 for encoders of faces.
     jitter: before each step the sample is shifted round by up to so many positions along each axis (Olah 2017), at most
-        an eighth of it, so that nothing can rest on the grid of the net's strides; less and less towards the end.
+        an eighth of it, so that nothing can rest on the grid of the net's strides; by less and less, and in the
+        second half not at all.
     blur: deviation of a Gaussian, in positions, that the sample is seen through. decay: frequencies f count 1/f^decay.
     contrast: the root mean square that values may have before the sigmoid, in place of Erhan's fixed norm: at 2 a
         picture is as strong as a photograph of strong contrast, without bound it goes to pure black, white and primary
@@ -78,7 +79,7 @@ def maximize(
     trace: list[float] = []
     factor = 0.0  # brings the gradient to a mean square of about 1, which Adam's epsilon takes for granted
     for step in range(steps):
-        left = 1 - step / steps
+        left = max(0.0, 1 - 2 * step / steps)
         reach = [int(left * min(jitter, n // 8)) for n in shape[1:]]
         shift = [int(torch.randint(-n, n + 1, (), generator=generator)) for n in reach]
         value, slope = _slope(net, target, made, z, shift, "gradient")

@@ -3,27 +3,25 @@ and beside what a target answers to."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import InvalidOption, SilentUnit
-from ..nets.activations import layer_shapes
 from ..progress import Progress
 from ..samples.images import ImageSource, read_image
 from .attribute import attribute, output, unit
+from .comparing import last_map
+from .drawing import overlay
 from .invert import invert
 from .maximize import Maximised, maximize
 from .models import Model
 
 GAP, LABEL = 8, 20  # pixels between tiles, and of a line of text below one
 SIDE = 336  # least side of a picture shown beside another
-FOR, AGAINST = (235, 95, 20), (25, 105, 200)  # orange speaks for the target, blue against it
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +40,7 @@ def maximise_units(
     units: Sequence[tuple[str, int]],
     *,
     at: str = "mean",
-    steps: int = 256,
+    steps: int = 128,
     seed: int = 0,
     on_progress: Progress | None = None,
 ) -> Looked:
@@ -113,8 +111,8 @@ def attribute_picture(
     method: str = "gradient",
     layer: str | None = None,
 ) -> Looked:
-    """A picture as the net is shown it, beside it in grey with the map of `attribute` laid over: orange where it speaks
-    for the target, blue against it.
+    """A picture as the net is shown it, beside it in grey with the map of `attribute` laid over: green where it speaks
+    for the target, magenta against it.
 
     what: a unit (layer, channel), where it is largest, or the number of a class.
     layer: of grad-cam; default: the last one with several positions, of a unit up to its own.
@@ -125,11 +123,13 @@ def attribute_picture(
     x = model.tensor(image)[None]
     target = output(what) if isinstance(what, int) else unit(*what)
     if method == "grad-cam" and layer is None:
-        layer = _last_maps(model, x, None if isinstance(what, int) else what[0])
+        layer = last_map(model.net, x, None if isinstance(what, int) else what[0])
     found = attribute(model.net, x, target, method=method, layer=layer)
-    values = found.map[0].sum(0).numpy()
+    heat = found.map[0].sum(0).numpy()
+    sizes = np.abs(heat[heat != 0])
+    coloured = overlay(image, heat, np.quantile(sizes, 0.99) if len(sizes) else 1.0)
     record = {"model": model.name, "method": method, "layer": layer, "value": float(found.value)}
-    return Looked(sheet([enlarged(image), overlay(enlarged(image), values)]), record)
+    return Looked(sheet([enlarged(image), enlarged(coloured)]), record)
 
 
 def shown(model: Model, picture: ImageSource) -> np.ndarray:
@@ -138,20 +138,6 @@ def shown(model: Model, picture: ImageSource) -> np.ndarray:
     if image is None:
         raise InvalidOption(f"the picture shows nothing that {model.name} takes: it needs one face")
     return image
-
-
-def overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """A picture (h, w, 3) uint8 in pale grey, coloured by a map (h', w') of either sign: full colour from the
-    99th percentile of what is not zero on."""
-    sizes = np.abs(values[values != 0])
-    top = np.quantile(sizes, 0.99) if len(sizes) else 1.0
-    size = image.shape[1], image.shape[0]
-    smooth = Image.fromarray((values / top).clip(-1, 1).astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
-    weight = np.asarray(smooth)[..., None]
-    grey = 90 + 0.6 * image.mean(2, keepdims=True)
-    colour = np.where(weight > 0, np.array(FOR, float), np.array(AGAINST, float))
-    share = 0.85 * np.abs(weight)
-    return np.rint((1 - share) * grey + share * colour).clip(0, 255).astype(np.uint8)
 
 
 def enlarged(image: np.ndarray) -> np.ndarray:
@@ -176,16 +162,3 @@ def sheet(tiles: Sequence[np.ndarray], names: Sequence[str] = ()) -> np.ndarray:
         if names:
             draw.text((left, top + height + 2), names[i], fill=(60, 60, 64), font=font)
     return np.asarray(result)
-
-
-def _last_maps(model: Model, x: torch.Tensor, until: str | None) -> str:
-    """The last layer with several positions, up to the one called `until`."""
-    last = None
-    for name, shape in layer_shapes(model.net, x).items():
-        if name and len(shape) == x.ndim and math.prod(shape[2:]) > 1:
-            last = name
-        if name == until:
-            break
-    if last is None:
-        raise InvalidOption("the net has no maps that grad-cam could weigh")
-    return last

@@ -1,0 +1,98 @@
+"""Pictures of what is inside a net: what stands beside what, and the way between pictures and tensors."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from likeness.errors import InvalidOption, SilentUnit, UnknownName
+from likeness.lens.comparing import last_map
+from likeness.lens.models import Model
+from likeness.lens.pictures import GAP, SIDE, attribute_picture, enlarged, invert_picture, maximise_units, sheet
+
+
+def model(low: float = 0.0, bias: float = 0.0) -> Model:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.ReLU(), nn.Conv2d(4, 4, 3, stride=2), nn.ReLU())
+    net[2].get_parameter("bias").data.fill_(bias)
+    net.append(nn.Flatten()).append(nn.LazyLinear(2))
+    net(torch.zeros(1, 3, 16, 16))
+    return Model("net", net.eval(), 16, lambda image: image if image.shape == (16, 16, 3) else None, low=low)
+
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("low", (0.0, -1.0))
+def test_a_picture_goes_to_the_net_and_comes_back(low: float) -> None:
+    x = model(low).tensor(IMAGE)
+    assert x.shape == (3, 16, 16) and x.dtype == torch.float32
+    expected = low + (1 - low) * IMAGE[5, 7].astype(np.float64) / 255
+    assert x[:, 5, 7].numpy() == pytest.approx(expected, abs=1e-6)
+    assert np.array_equal(model(low).image(x), IMAGE)
+    assert np.array_equal(model(low).image(x + 9), np.full_like(IMAGE, 255))
+
+
+def test_one_unit_is_a_picture_and_several_are_a_sheet() -> None:
+    told: list[tuple[int, int]] = []
+    one = maximise_units(model(-1.0), [("3", 2)], steps=4)
+    both = maximise_units(
+        model(-1.0), [("3", 1), ("3", 2)], steps=4, on_progress=lambda done, total, _: told.append((done, total))
+    )
+    assert one.picture.shape == (16, 16, 3) and both.picture.shape[1] == 2 * 16 + 3 * GAP
+    assert np.array_equal(both.picture[GAP : GAP + 16, 16 + 2 * GAP : -GAP], one.picture)
+    assert told == [(i, 8) for i in range(1, 9)]
+    assert [unit["unit"] for unit in both.to_dict()["units"]] == [1, 2]
+    assert both.to_dict()["units"][1] == one.to_dict()["units"][0]
+    assert not np.array_equal(maximise_units(model(-1.0), [("3", 2)], steps=4, at="centre").picture, one.picture)
+
+
+def test_what_cannot_be_is_named() -> None:
+    for units, options, error, message in (
+        ([], {}, InvalidOption, "at least one"),
+        ([("3", 1)], {"at": "middle"}, InvalidOption, "centre"),
+        ([("3", 4)], {}, UnknownName, r"0\.\.\.3"),
+        ([("conv", 4)], {}, UnknownName, "no layer called 'conv'"),
+    ):
+        with pytest.raises(error, match=message):
+            maximise_units(model(), units, **options)
+    with pytest.raises(SilentUnit, match="^3:1: the unit does not fire"):
+        maximise_units(model(bias=-99), [("3", 1)], steps=4)
+    with pytest.raises(InvalidOption, match="nothing that net takes"):
+        invert_picture(model(), IMAGE[:9], "3")
+
+
+def test_the_inverted_stands_beside_the_picture() -> None:
+    found = invert_picture(model(), IMAGE, "1", steps=30)
+    side = enlarged(IMAGE).shape[0]
+    assert side == SIDE and found.picture.shape == (side + 2 * GAP, 2 * side + 3 * GAP, 3)
+    assert np.array_equal(found.picture[GAP:-GAP, GAP : GAP + side], enlarged(IMAGE))
+    right = found.picture[GAP:-GAP, -GAP - side : -GAP]
+    assert np.corrcoef(right.ravel(), enlarged(IMAGE).ravel())[0, 1] > 0.5
+    assert 0 < found.to_dict()["error"] < 0.2
+
+
+def test_the_map_lies_over_the_grey_picture() -> None:
+    found = attribute_picture(model(), IMAGE, ("3", 1))
+    side = enlarged(IMAGE).shape[0]
+    right = found.picture[GAP:-GAP, -GAP - side : -GAP].astype(int)
+    coloured = np.ptp(right, axis=2) > 40  # a unit sees five positions per axis: all else stays grey
+    assert 0 < coloured.mean() < (7 / 16) ** 2
+    assert found.to_dict()["value"] > 0
+    of_class = attribute_picture(model(), IMAGE, 1, method="grad-cam")
+    assert of_class.to_dict()["layer"] == "3"
+    assert attribute_picture(model(), IMAGE, ("1", 0), method="grad-cam").to_dict()["layer"] == "1"
+
+
+def test_the_last_map_up_to_a_layer() -> None:
+    net, x = model().net, torch.zeros(1, 3, 16, 16)
+    assert [last_map(net, x), last_map(net, x, "5"), last_map(net, x, "1")] == ["3", "3", "1"]
+    with pytest.raises(InvalidOption, match="no layer"):
+        last_map(nn.Sequential(nn.Flatten()), x)
+
+
+def test_a_sheet_is_nearly_square() -> None:
+    tiles = [np.full((10, 12, 3), i, np.uint8) for i in range(7)]
+    made = sheet(tiles, [str(i) for i in range(7)])
+    assert made.shape[1] == 3 * 12 + 4 * GAP
+    assert (made[GAP, GAP] == 0).all() and (made[GAP, -GAP - 1] == 2).all() and (made[0] == 255).all()
