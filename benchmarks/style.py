@@ -1,13 +1,16 @@
 """How fast is painting, and what does an evaluation of the cost itself cost?
 
-    python benchmarks/style.py [command] [fast] [evaluation] [--data FOLDER] [--out out/style] [--strict]
+    python benchmarks/style.py [command] [fast] [evaluation] [evaluation_vgg19] [--data FOLDER] [--out out/style]
+        [--strict]
 
 command     `likeness stylize` as a user types it, default settings, 512 x 384 pixels: seconds, and seconds to the
             first preview
 fast        `stylize_fast` at 512 x 384 in a process that has done it before, by a net of the default size (untrained:
             none ships, and weights do not change the time): median
 evaluation  J and its gradient at 512 x 384 against forward and backward of the same layers and nothing else, in turns
-            in one process; the net's work in GFLOP/s beside that of the fastest plain convolution found here
+            in one process on one thread; CPU time, which other work on the machine disturbs least, and its medians; the
+            net's work in GFLOP/s beside that of the fastest plain convolution found here
+evaluation_vgg19  the same with the full normalised VGG-19 of FOLDER/weights
 
 Pictures: style/content and style/paintings_pd of FOLDER (default: $LIKENESS_DATA). Each part writes OUT/PART.json; the
 load of the machine is written beside every figure.
@@ -29,8 +32,6 @@ from pathlib import Path
 from typing import Any
 
 from targets import Target, parser_of, run_parts
-
-from likeness.nets.engine import cpu_quota
 
 SIZE = 512, 384
 
@@ -86,8 +87,9 @@ def measure_fast(data: Path) -> dict[str, Any]:
     return {"p50_s": statistics.median(times[2:]), "fastest_s": min(times)}
 
 
-def measure_evaluation(data: Path) -> dict[str, Any]:
-    """Medians over turns: the objective, and the same layers with a sum as cost, each forward and backward."""
+def measure_evaluation(data: Path, encoder: str = "vgg-slim", turns: int = 16) -> dict[str, Any]:
+    """The objective, and the same layers with a sum as cost, each forward and backward. encoder: a name or a file of
+    `data`."""
     import torch
 
     from likeness.nets.activations import activations
@@ -96,9 +98,9 @@ def measure_evaluation(data: Path) -> dict[str, Any]:
     from likeness.style.pictures import open_encoder, to_sample
     from likeness.style.tiling import value_and_gradient
 
-    torch.set_num_threads(max(1, int(cpu_quota())))
+    torch.set_num_threads(1)
     content, style = (to_sample(read_image(one), exact=SIZE[::-1]) for one in pictures(data))
-    net = open_encoder("vgg-slim")
+    net = open_encoder(encoder if encoder == "vgg-slim" else data / encoder)
     J = objective(net, content, [Style(style)])
 
     def bare() -> None:
@@ -110,13 +112,13 @@ def measure_evaluation(data: Path) -> dict[str, Any]:
         value_and_gradient(J, content)
 
     channels, side = 64, 128
-    x = torch.randn(1, channels, side, side)
+    x = torch.randn(1, channels, side, side).to(memory_format=torch.channels_last)
     kernel = torch.randn(channels, channels, 3, 3)
 
     def plain() -> None:
         torch.nn.functional.conv2d(x, kernel, padding=1)
 
-    seconds = in_turns([bare, whole, plain], 16)
+    seconds = in_turns([bare, whole, plain], turns)
     flops = 2 * 2 * multiply_adds(net, content)  # forward, and as much again back to the sample; weights stay
     return {
         "bare_s": seconds[0],
@@ -128,14 +130,14 @@ def measure_evaluation(data: Path) -> dict[str, Any]:
 
 
 def in_turns(parts: list[Callable[[], None]], turns: int) -> list[float]:
-    """The fastest of `turns` runs of each, one after the other in turns: what the machine can when nobody disturbs."""
+    """The median CPU time of each over `turns` runs, one after the other in turns; the first does not count."""
     times: list[list[float]] = [[] for _ in parts]
     for _ in range(turns):
         for part, own in zip(parts, times, strict=True):
-            began = time.perf_counter()
+            began = time.process_time()
             part()
-            own.append(time.perf_counter() - began)
-    return [min(own[1:]) for own in times]
+            own.append(time.process_time() - began)
+    return [statistics.median(own[1:]) for own in times]
 
 
 def multiply_adds(net: Any, x: Any) -> int:
@@ -154,12 +156,14 @@ PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "command": measure_command,
     "fast": measure_fast,
     "evaluation": measure_evaluation,
+    "evaluation_vgg19": partial(measure_evaluation, encoder="weights/vgg19_normalised_relu4_1.npz", turns=5),
 }
 
 TARGETS = {
     "command": (Target("seconds", 30, "s"), Target("first_preview_s", 3, "s")),
     "fast": (Target("p50_s", 1, "s"),),
     "evaluation": (Target("ratio", 1.05),),
+    "evaluation_vgg19": (Target("ratio", 1.05),),
 }
 
 

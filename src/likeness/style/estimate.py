@@ -100,20 +100,22 @@ def memory(job: Job, tile: int | None, history: int, compact: bool) -> int:
     """Bytes that the run takes at its highest, on top of what the process has with the samples read."""
     n = math.prod(job.size)
     vector = 4 * n * job.net.architecture.in_channels
-    crop, around = n, halo(job.net, job.layers) if tile else 0
-    style = max(math.prod(size) for size in job.styles)
-    if tile:
-        crop = math.prod(extent(length, tile, around)[0] for length in job.size)
-        style = max(math.prod(extent(length, tile, around)[0] for length in size) for size in job.styles)
+    around = halo(job.net, job.layers)
+    crop, *styles = (math.prod(_crop(size, tile, around)) for size in (job.size, *job.styles))
     channels = {name: module.out_channels for name, module in _convolutions(job)}
     wanted = sum(4 * n * channels[_conv_of(layer)] / stride(layer) ** len(job.size) for layer in job.content_layers)
     running, stepping = (SPARE + count for count in _vectors(job.optimizer, history, compact))
     if job.variation:
         running += 6
     first = next(iter(channels.values()))
-    targets = 16 * first * max(style, crop)
+    targets = 16 * first * max(crop, *styles)
     needs = (targets + wanted + vector, wanted + running * vector + crop * _per_position(job), stepping * vector)
     return round(LEAST + max(needs))
+
+
+def _crop(size: Sequence[int], tile: int | None, around: int) -> tuple[int, ...]:
+    """Positions per axis of what is computed at once: the largest tile with what lies around it."""
+    return tuple(extent(length, tile, around)[0] for length in size) if tile else tuple(size)
 
 
 def _vectors(optimizer: str, history: int, compact: bool) -> tuple[float, float]:
@@ -262,8 +264,8 @@ def _mb(size: int) -> str:
 def seconds(job: Job, plan: Estimate, sizes: Sequence[tuple[int, ...]], steps: int, cost: dict[str, Any]) -> float:
     """How long the run takes if it takes all its steps: J and gradient of a small sample are timed on this machine, and
     scaled by the number of positions, the overlap of tiles, and what the optimiser reads and writes."""
-    per = _time_per_position(job, cost)
     around = halo(job.net, job.layers)
+    per = _time_per_position(job, cost, _crop(job.size, plan.tile, around))
     total = 0.0
     for size in sizes:
         n = math.prod(size)
@@ -282,17 +284,19 @@ def tile_at(size: Sequence[int], tile: int | None, around: int) -> int | None:
     return tile
 
 
-def _time_per_position(job: Job, cost: dict[str, Any]) -> float:
+def _time_per_position(job: Job, cost: dict[str, Any], largest: Sequence[int]) -> float:
+    """Seconds per position of J and its gradient, of a sample no larger than what the run computes at once, so that
+    asking takes no more memory than running."""
     least = 2 * max(smallest(job.net.architecture, layer) for layer in job.layers)
     side = max(least, {1: 4096, 2: 64, 3: 16}[len(job.size)])
     while True:
-        size = [min(n, side) for n in job.size]
+        size = [min(n, side) for n in largest]
         x = torch.rand(1, job.net.architecture.in_channels, *size, generator=torch.Generator().manual_seed(0))
         J = objective(job.net, x, [Style(x)], **cost)
         x = (x + 0.1).clamp_(0, 1)
         value_and_gradient(J, x, low=job.low)
         took = _fastest(lambda J=J, x=x: value_and_gradient(J, x, low=job.low), 3)  # type: ignore[misc]
-        if took > 0.1 or side >= max(job.size):
+        if took > 0.1 or side >= max(largest):
             return took / math.prod(size)
         side *= 2
 

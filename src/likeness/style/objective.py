@@ -55,7 +55,7 @@ CONVENTIONS: Mapping[str, Convention] = {
 def gram(a: Tensor, mask: Tensor | None = None) -> Tensor:
     """`G_kk' = sum over positions of a_k a_k'` (Gatys 2016, eq. 3): (1, c, *spatial) -> (c, c). With `mask`
     (*spatial), positions count by its value."""
-    return _Gram.apply(a.flatten(2)[0], None if mask is None else mask.flatten())
+    return _Gram.apply(a.flatten(2).squeeze(0), None if mask is None else mask.flatten())
 
 
 class _Gram(torch.autograd.Function):
@@ -71,13 +71,13 @@ class _Gram(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
         a, mask = ctx.saved_tensors
-        gradient = (slope + slope.T) @ a
-        return gradient if mask is None else gradient * mask, None
+        gradient = torch.mm(slope + slope.T, a, out=torch.empty_like(a))  # laid out as a is, in memory
+        return gradient if mask is None else gradient.mul_(mask), None
 
 
 def moments(a: Tensor, mask: Tensor | None = None) -> Tensor:
     """Sums of a and of a^2 over positions: (1, c, *spatial) -> (2, c), in float64: a variance is their difference."""
-    a = a.flatten(2)[0]
+    a = a.flatten(2).squeeze(0)
     weight = 1.0 if mask is None else mask.flatten()
     return torch.stack([(part * weight).sum(1, dtype=torch.float64) for part in (a, a.square())])
 
