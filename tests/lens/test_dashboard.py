@@ -172,7 +172,7 @@ def test_a_silent_unit_says_so(tmp_path: Path) -> None:
     net = nn.Sequential(conv(1, 1, 2, 3), nn.ReLU()).eval()
     net[0].weight.data.zero_(), net[0].bias.data.fill_(-1)  # type: ignore[operator,union-attr]
     report(net, samples(1), tmp_path, k=1)
-    assert "did not fire" in checked(tmp_path)["units/1-1-0.html"].words
+    assert "does not fire" in checked(tmp_path)["units/1-1-0.html"].words
     assert "never fires" in Page(tmp_path / "index.html").words
 
 
