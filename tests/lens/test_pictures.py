@@ -63,7 +63,7 @@ def test_what_cannot_be_is_named() -> None:
 
 
 def test_the_inverted_stands_beside_the_picture() -> None:
-    found = invert_picture(model(), IMAGE, "1", steps=30)
+    found = invert_picture(model(), IMAGE, "1", steps=80)
     side = enlarged(IMAGE).shape[0]
     assert side == SIDE and found.picture.shape == (side + 2 * GAP, 2 * side + 3 * GAP, 3)
     assert np.array_equal(found.picture[GAP:-GAP, GAP : GAP + side], enlarged(IMAGE))
