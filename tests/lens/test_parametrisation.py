@@ -60,6 +60,15 @@ def test_low_frequencies_weigh_more_and_a_blur_takes_the_high_ones() -> None:
     assert float(blurred[20] / blurred[10]) == pytest.approx(np.exp(-2 * np.pi**2 * 4 * (400 - 100) / 64**2))
 
 
+@pytest.mark.parametrize("shape", ((2, 40), (3, 20, 21), (1, 12, 10, 11)))
+@pytest.mark.parametrize("blurs", ((2.0, 1.0), (1.0, 0.0), (30.0, 30.0)))
+def test_a_finer_spectrum_gives_the_same_sample(blurs: tuple[float, float], shape: tuple[int, ...]) -> None:
+    wide, finer = (spectrum(NET, shape, low=0.0, high=1.0, blur=blur) for blur in blurs)
+    z = wide.noise(torch.Generator().manual_seed(0), 1.0)
+    assert torch.allclose(finer.sample(wide.converted(z, finer)), wide.sample(z), atol=1e-9)
+    assert wide.sample(z).std() > 0.05 or blurs[0] == 30  # which leaves of small samples their mean
+
+
 def test_what_cannot_be_is_refused() -> None:
     for shape, options, message in (
         ((3,), {}, "shape"),

@@ -87,9 +87,7 @@ def invert(
         return factor * cost.detach()
 
     for finer in stages:
-        least = torch.finfo(z.dtype).tiny  # what a wide blur leaves of the highest frequencies is 0
-        z = z * (made.filter / finer.filter.clamp_min(least))[..., None]  # the same sample in the next spectrum
-        made = finer
+        z, made = made.converted(z, finer), finer
         share = max(1, steps - len(trace) if finer is stages[-1] else steps // 10)
         limits: dict[str, Any] = {"max_iter": share, "max_eval": share, "tolerance_grad": 0.0, "tolerance_change": 0.0}
         torch.optim.LBFGS([z], history_size=10, line_search_fn="strong_wolfe", **limits).step(evaluate)

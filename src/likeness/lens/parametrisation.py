@@ -48,6 +48,11 @@ class Spectrum:
             s = torch.einsum("ij,bj...->bi...", self.colours, s)
         return self.low + (self.high - self.low) * torch.sigmoid(s)
 
+    def converted(self, z: Tensor, finer: Spectrum) -> Tensor:
+        """The coefficients with which `finer`, a spectrum with less blur, gives the same sample."""
+        least = torch.finfo(z.dtype).tiny  # what a wide blur leaves of the highest frequencies may be 0
+        return z * (self.filter / finer.filter.clamp_min(least))[..., None]
+
     def contrast(self, z: Tensor) -> float:
         """Root mean square of `irfftn(filter z)`: 1 for coefficients of mean square 1."""
         return float(self._values(z).square().mean().sqrt())
