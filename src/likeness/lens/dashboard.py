@@ -200,12 +200,12 @@ def _opened(
     if isinstance(net, nn.Module):
         return type(net).__name__, net, of_samples(samples, names, subjects)
     model = net if isinstance(net, Model) else open_model(net)
-    files = list_images(samples)
+    places = [samples] if isinstance(samples, (str, os.PathLike)) else samples
+    files = list_images(places)
     if not files:
-        raise InvalidOption(f"there is no picture in {samples}")
+        raise InvalidOption(f"there is no picture in {', '.join(map(str, places))}")
     if names is not None or subjects is not None:
         raise InvalidOption("pictures are called by their files, subjects by folders; leave names and subjects away")
-    places = [samples] if isinstance(samples, (str, os.PathLike)) else samples
     subject_of = (
         {one.path: one.subject for place in places if Path(place).is_dir() for one in read_subjects(place)}
         if isinstance(model.net, identity.Tower)
