@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import likeness
 from likeness.cli.main import main
-from likeness.errors import InvalidOption
+from likeness.errors import InvalidOption, StorageError
 from likeness.lens import exhibits, unit_pages
 from likeness.lens.dashboard import report, report_patches
 from likeness.lens.models import open_model
@@ -241,11 +241,25 @@ def test_what_cannot_be_is_refused(vgg: Path, pictures: Path, tmp_path: Path) ->
         ((net, iter(x)), {}, "length"),
         ((net, x[:0]), {}, "none of the 0 samples"),
         ((net, torch.zeros(3, 4)), {}, "spatial axes"),
+        ((net, [x[0], x[1], x[2][:, :5]]), {}, "sample 2 is"),
         ((vgg, tmp_path / "empty"), {}, "no picture"),
         ((vgg, pictures), {"names": ["a"]}, "called by their files"),
     ):
         with pytest.raises(InvalidOption, match=message):
             report(*arguments, tmp_path / "out", **options)
+
+
+def test_what_is_there_is_not_replaced(tmp_path: Path) -> None:
+    net, x, mine = Coder(1).eval(), samples(1), tmp_path / "mine" / "index.html"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(InvalidOption, match="would be replaced"):
+        report_patches(net, x, mine.parent, layers=["first"], units=[0])
+    assert mine.read_text() == "mine" and list(mine.parent.iterdir()) == [mine]
+    with pytest.raises(StorageError, match=r"index\.html cannot be a report's folder"):
+        report_patches(net, x, mine, layers=["first"], units=[0])
+    for _ in range(2):  # its own pages are
+        report_patches(net, x, tmp_path / "out", layers=["first"], units=[0])
 
 
 def test_the_command_line(vgg: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,8 +268,10 @@ def test_the_command_line(vgg: Path, pictures: Path, tmp_path: Path, capsys: pyt
     for verb in ("patches", "report"):
         out = tmp_path / verb
         words = ["lens", verb, str(vgg), str(pictures), "--size", "32", "-o", str(out)]
-        assert main([*words, "--layers", "relu1_1,relu2_1", "--units", "0-1,3", "--k", "1", "--json"]) == 0
-        told = json.loads(capsys.readouterr().out)
+        assert main([*words, "--layers", "relu1_1,relu2_1", "--units", "0-1,3", "--k", "1", "--json"]) == 2
+        said = capsys.readouterr()  # one of the pictures is a text, which a script has to hear of
+        assert "text.png: cannot be read" in said.err
+        told = json.loads(said.out)
         assert told["shown"]["relu2_1"] == [0, 1, 3] and told["samples"] == 12 and Path(told["page"]).is_file()
         assert len(told["skipped"]) == 1
     for more, message in (

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from likeness.errors import InvalidOption
+from likeness.lens import histograms
 from likeness.lens.histograms import BINS, PLACES, Counts, Histogram
 
 VALUES = st.builds(lambda m, e: float(np.float32(np.ldexp(m, e))), st.floats(-1, 1, width=16), st.integers(-40, 40))
@@ -16,7 +17,7 @@ SHAPES = {1: (700,), 2: (37, 20), 3: (9, 14, 7)}
 def counted(parts: list[np.ndarray]) -> list[Histogram]:
     counts = Counts.of(parts[0].shape[1])
     for part in parts:
-        counts.add(torch.from_numpy(part))
+        counts.add(histograms.counted(torch.from_numpy(part)))
     return [counts.result(unit) for unit in range(parts[0].shape[1])]
 
 

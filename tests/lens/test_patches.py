@@ -110,7 +110,7 @@ def test_several_patches_of_one_sample() -> None:
 
 
 def test_chosen_units_mean_deviation_and_the_selective_ones() -> None:
-    model, x = net(2), data(2, 50)
+    model, x = net(2), data(2, 50)[..., :8, :8]  # small enough that every position is counted
     x[17] += 20
     some = top_patches(model, batches(x, 16), layers=["relu", "last"], units={"relu": [3, 1]}).layers["relu"]
     everything = top_patches(model, batches(x, 16), layers=["relu"]).layers["relu"]
@@ -121,6 +121,17 @@ def test_chosen_units_mean_deviation_and_the_selective_ones() -> None:
     top = torch.tensor([[hit.activation for hit in hits] for hits in everything.hits]).double().mean(1)
     order = ((top - a.mean(1)) / a.std(1, unbiased=False)).argsort(descending=True)
     assert everything.selective(3) == tuple(order[:3].tolist())
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_maps_laid_out_by_position_have_the_same_hits(dims: int) -> None:
+    """Also where the channels of a position lie side by side in memory."""
+    x = data(dims, 20)
+    by_position = x.movedim(1, -1).contiguous().movedim(-1, 1)
+    assert not by_position.is_contiguous()
+    plain, other = (top_patches(nn.Identity(), batches(one, 7), layers=[""]).layers[""] for one in (x, by_position))
+    assert plain.hits == other.hits and plain.mean == pytest.approx(other.mean)
+    assert [[hit.activation for hit in hits[:1]] for hits in plain.hits] == x.flatten(2).amax((0, 2))[:, None].tolist()
 
 
 def test_an_interrupted_run_goes_on_and_ends_alike(tmp_path: Path) -> None:

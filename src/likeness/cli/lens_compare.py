@@ -39,5 +39,7 @@ def run(options: argparse.Namespace) -> int:
         max_fmr=options.max_fmr,
     )
     found.save(options.output)
-    print_json(found.to_dict()) if options.json else print(f"{options.output}: {found.headline()}")
+    print_json({"output": str(options.output), **found.to_dict()}) if options.json else print(
+        f"{options.output}: {found.headline()}"
+    )
     return 0

@@ -69,12 +69,13 @@ def run_report(options: argparse.Namespace) -> int:
             on_progress=bar,
         )
     for path in made.skipped:
-        complain(path, "cannot be read, or shows nothing that this net takes")
+        complain(path, "cannot be read" if path in made.unreadable else "shows nothing that this net takes")
     if options.json:
         print_json(made.to_dict())
     else:
-        print(f"{made.page}: {len(made.shown)} layers, {made.patches.samples} pictures")
-    return 0
+        layers = f"{len(made.shown)} layer{'s' if len(made.shown) != 1 else ''}"
+        print(f"{made.page}: {layers}, {made.patches.samples} pictures")
+    return 2 if made.unreadable else 0
 
 
 def _units(text: str) -> tuple[int, ...] | str:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InvalidOption
+from ..errors import InvalidOption, StorageError
 from ..nets import identity
 from ..nets.activations import layer_shapes
 from ..progress import Progress
@@ -38,12 +38,13 @@ SELECTIVE = 9  # units of a layer that are shown
 @dataclass(frozen=True)
 class Report:
     """`page`: the first one. `patches`: what was found; sample numbers are those of `names`. `shown`: the units with a
-    page. `skipped`: files that could not be used."""
+    page. `skipped`: files that could not be used, `unreadable`: those of them that could not be read."""
 
     page: Path
     patches: TopPatches
     shown: dict[str, tuple[int, ...]]
     skipped: tuple[Path, ...]
+    unreadable: tuple[Path, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -124,8 +125,7 @@ def _report(
     if x is None:
         raise InvalidOption(f"none of the {exhibits.total} {exhibits.kind} can be used")
     asked = list(telling_layers(module, x[:1]) if layers is None else layers)
-    folder = Path(folder)
-    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    folder = _folder(Path(folder))
     found = top_patches(
         module,
         exhibits.batches(),
@@ -143,10 +143,22 @@ def _report(
     cards = write_units(look, side, maximised=whole, on_progress=on_progress)
     pairs = write_pairs(look) if whole else []
     atomic_write(folder / "style.css", pages.STYLE.encode())
-    pages.write(folder / "index.html", _index(look, name, x[:1], cards, pairs))
     record = found.to_dict() | {"model": name, "files": [exhibits.name(i) for i in range(found.samples)]}
     atomic_write(folder / "patches.json", json.dumps(record).encode())
-    return Report(folder / "index.html", found, shown, tuple(exhibits.skipped))
+    pages.write(folder / "index.html", _index(look, name, x[:1], cards, pairs))
+    return Report(folder / "index.html", found, shown, tuple(exhibits.skipped), tuple(exhibits.unreadable))
+
+
+def _folder(folder: Path) -> Path:
+    """The report's folder, made where there is none; another's page in it is not replaced."""
+    page = folder / "index.html"
+    if page.exists() and not (folder / "patches.json").exists():
+        raise InvalidOption(f"{page} is no report's page and would be replaced: choose another folder")
+    try:
+        (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be a report's folder: {error.strerror or error}") from error
+    return folder
 
 
 def _index(look: Look, name: str, x: Tensor, cards: dict[str, list[pages.Card]], pairs: Sequence[pages.Card]) -> str:

@@ -28,7 +28,8 @@ class Exhibits:
     """`batches()`: all samples (b, c, *spatial), in order. `sample(i)` (c, *spatial), `name(i)`, `title(i)` (a shorter
     name, to be shown), `subject(i)` (None where nobody said): of number i, once it was among them. `kind`: what they
     are, in the plural. `given`: what they were called before any was looked at. `total`: how many there are at most.
-    `low`, `high`: the range of their values, known when all were looked at. `skipped`: files that cannot be used."""
+    `low`, `high`: the range of their values, known when all were looked at. `skipped`: files that cannot be used,
+    `unreadable`: those of them that cannot even be read."""
 
     kind: str
     given: tuple[str, ...]
@@ -41,6 +42,7 @@ class Exhibits:
     low: float
     high: float
     skipped: list[Path] = field(default_factory=list)
+    unreadable: list[Path] = field(default_factory=list)
 
     def shown(self, i: int) -> np.ndarray:
         """Sample i as it is drawn: (c, *spatial), values 0...1."""
@@ -57,8 +59,10 @@ def of_pictures(model: Model, files: Sequence[Path], subjects: Sequence[str | No
 
     def batches() -> Generator[Tensor, None, None]:
         used.clear()
-        exhibits.skipped.clear()
-        for x, kept in picture_batches(model, files, size=BATCH, skipped=exhibits.skipped):
+        left_out = {"skipped": exhibits.skipped, "unreadable": exhibits.unreadable}
+        for one in left_out.values():
+            one.clear()
+        for x, kept in picture_batches(model, files, size=BATCH, **left_out):
             used.extend(kept)
             yield x
 
@@ -103,7 +107,13 @@ def of_samples(samples: Any, names: Sequence[str] | None, subjects: Sequence[str
 
     def batches() -> Generator[Tensor, None, None]:
         for first in range(0, total, BATCH):
-            x = torch.stack([sample(i) for i in range(first, min(first + BATCH, total))])
+            parts = [sample(i) for i in range(first, min(first + BATCH, total))]
+            for i, part in enumerate(parts, first):
+                if part.shape != sample(0).shape:
+                    raise InvalidOption(
+                        f"{name(i)} is {tuple(part.shape)}, {name(0)} {tuple(sample(0).shape)}; bring them to one size"
+                    )
+            x = torch.stack(parts)
             if not 3 <= x.ndim <= 5:
                 raise InvalidOption(f"a sample is (c, *spatial) with 1 to 3 spatial axes, not {tuple(x.shape[1:])}")
             exhibits.low = min(exhibits.low, float(x.min()))

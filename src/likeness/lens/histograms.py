@@ -50,9 +50,8 @@ class Counts:
         return cls(torch.zeros(units, BINS, dtype=torch.long), torch.full_like(none, LEAST), none)
 
     def add(self, a: Tensor) -> None:
-        """Count the activations a (b, n, *map) float32 at up to PLACES positions of each map."""
-        n, half = a.shape[1], BINS // 2
-        a = a[(..., *_grid(a.shape[2:]))].transpose(0, 1).flatten(1)  # [n, values]
+        """Count the activations a (n, values) float32."""
+        n, half = len(a), BINS // 2
         top = a.abs().amax(1)
         if not bool(top.isfinite().all()):
             raise InvalidOption(
@@ -79,6 +78,12 @@ class Counts:
     def result(self, unit: int) -> Histogram:
         counts = self.bins[unit].tolist()
         return Histogram(tuple(counts), 2.0 ** int(self.exponent[unit]), int(self.positive[unit]) / max(1, sum(counts)))
+
+
+def counted(a: Tensor) -> Tensor:
+    """The activations (n, values) at up to PLACES positions of each map of a (b, n, *map): to read them all for figures
+    that some thousand tell as well would take as long as a layer of the net."""
+    return a[(..., *_grid(a.shape[2:]))].transpose(0, 1).flatten(1)
 
 
 def _grid(spatial: Sequence[int]) -> tuple[Any, ...]:

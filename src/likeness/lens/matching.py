@@ -42,13 +42,19 @@ class PhotoComparison:
         """The maps of all that have a picture."""
         return {name: getattr(self.comparison, name) for name in self.pictures}
 
+    @property
+    def decision(self) -> str | None:
+        """match or no match; None where the encoder was never calibrated."""
+        if self.threshold is None:
+            return None
+        return "match" if self.comparison.distance <= self.threshold else "no match"
+
     def headline(self) -> str:
         """The decision in one line: `match: distance 0.61, threshold 1.02 at FMR 0.001`."""
         distance = self.comparison.distance
         if self.threshold is None:
             return f"distance {distance:.3f} (not calibrated)"
-        verdict = "match" if distance <= self.threshold else "no match"
-        return f"{verdict}: distance {distance:.3f}, threshold {self.threshold:.3f} at FMR {self.max_fmr:g}"
+        return f"{self.decision}: distance {distance:.3f}, threshold {self.threshold:.3f} at FMR {self.max_fmr:g}"
 
     def image(self) -> np.ndarray:
         """The faces, and below them in two colours what brings the codes together and what drives them apart, as an
@@ -78,7 +84,8 @@ class PhotoComparison:
 
     def to_dict(self) -> dict[str, Any]:
         about = {"names": self.names, "encoder": self.encoder, "fingerprint": self.fingerprint}
-        return self.comparison.to_dict() | about | {"threshold": self.threshold, "max_fmr": self.max_fmr}
+        made = {"decision": self.decision, "threshold": self.threshold, "max_fmr": self.max_fmr}
+        return made | self.comparison.to_dict() | about
 
 
 def compare(

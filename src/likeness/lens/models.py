@@ -83,10 +83,15 @@ def open_model(model: str | os.PathLike[str], *, size: int | None = None) -> Mod
 
 
 def batches(
-    model: Model, files: Sequence[Path], *, size: int = 32, skipped: list[Path] | None = None
+    model: Model,
+    files: Sequence[Path],
+    *,
+    size: int = 32,
+    skipped: list[Path] | None = None,
+    unreadable: list[Path] | None = None,
 ) -> Iterator[tuple[Tensor, list[Path]]]:
     """The pictures of `files` as the net takes them (b, 3, side, side), with their files. Those that cannot be read or
-    show nothing the net can use are left out and appended to `skipped`."""
+    show nothing the net can use are left out and appended to `skipped`, the former also to `unreadable`."""
     x: list[Tensor] = []
     kept: list[Path] = []
     for number, file in enumerate(files, 1):
@@ -94,6 +99,8 @@ def batches(
             shown = model.picture(read_image(file))
         except UnreadableFile:
             shown = None
+            if unreadable is not None:
+                unreadable.append(file)
         if shown is None:
             if skipped is not None:
                 skipped.append(file)

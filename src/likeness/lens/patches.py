@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ from ..nets import weights_file
 from ..nets.activations import activations
 from ..nets.receptive_field import ReceptiveField, receptive_fields
 from ..progress import Progress
-from .histograms import Counts, Histogram
+from .histograms import Counts, Histogram, counted
 
 KIND = "likeness.top-patches"
 ROWS = ("units", "value", "sample", "place", "sums")  # tensors of `_Running` that a checkpoint holds
@@ -49,7 +50,8 @@ class LayerPatches:
     """The hits of one layer.
 
     units: which of its channels were watched. hits: for each of them up to k patches, the most exciting first; those of
-    equal activation in the order of the data. mean, deviation: of each unit's activation over all positions.
+    equal activation in the order of the data. mean, deviation: of each unit's activation at the
+    counted positions (`lens.histograms.counted`).
     histograms: of its activations, at an even grid of positions where the map is large (`lens.histograms`).
     field: the receptive field of the layer's units.
     """
@@ -166,7 +168,7 @@ def top_patches(
 @dataclass
 class _Running:
     """The best so far of the units of one layer, each row sorted: value, sample and flat position (k, units); and the
-    sums of a and a^2 (2, units) over `count` positions; and the histograms."""
+    sums of a and a^2 (2, units) over `count` values; and the histograms."""
 
     units: Tensor
     shape: tuple[int, ...]
@@ -202,16 +204,17 @@ class _Running:
         if len(self.units) != a.shape[1] or not torch.equal(self.units, torch.arange(a.shape[1])):
             a = a[:, self.units]
         a = a.float().cpu()
-        self.histograms.add(a)
+        some = counted(a)  # [units, values]
+        self.histograms.add(some)
+        self.count += some.shape[1]
+        self.sums[0] += some.double().sum(1)
+        self.sums[1] += some.double().square().sum(1)
+        largest = _largest(a) if per_sample == 1 else None
         a = a.flatten(2)  # [b, units, positions]
-        self.count += a.shape[0] * a.shape[2]
-        # Over positions in float32, which costs a reading of `a`; over samples in float64.
-        self.sums[0] += a.sum(2).double().sum(0)
-        self.sums[1] += torch.linalg.vector_norm(a, dim=2).double().square().sum(0)
         b, n, positions = a.shape
         m = min(per_sample, positions)
-        if m == 1:  # the largest value is cheap; where it lies is asked only of those that come among the best
-            values, places = a.amax(2), None  # [b, units]
+        if largest is not None:  # it is cheap; where it lies is asked only of those that come among the best
+            values, places = largest, None  # [b, units]
         else:
             ordered = a.sort(dim=2, descending=True, stable=True)
             values, places = (
@@ -235,7 +238,7 @@ class _Running:
             rows = zip(self.value[:, j].tolist(), self.sample[:, j].tolist(), self.place[:, j].tolist(), strict=True)
             for value, sample, place in rows:
                 if sample >= 0:
-                    position = tuple(int(i) for i in torch.unravel_index(torch.tensor(place), self.shape))
+                    position = tuple(int(i) for i in np.unravel_index(place, self.shape))
                     yield Hit(sample, position, value, field.span(position, spatial))
 
         mean = self.sums[0] / self.count
@@ -248,6 +251,15 @@ class _Running:
             tuple(map(self.histograms.result, range(len(self.units)))),
             field,
         )
+
+
+def _largest(a: Tensor) -> Tensor:
+    """The largest value of each map: (b, c, *spatial) -> (b, c). Row by row where the channels of a position lie side
+    by side in memory, as torch is slow to reduce many positions of few channels."""
+    if a.is_contiguous():
+        return a.flatten(2).amax(2)
+    rows = a.movedim(1, -1)
+    return rows.reshape(*rows.shape[:2], -1).amax(1).reshape(len(a), -1, a.shape[1]).amax(1)
 
 
 def _samples(batch: Any) -> Tensor:

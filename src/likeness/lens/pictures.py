@@ -3,6 +3,7 @@ and beside what a target answers to."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -136,7 +137,8 @@ def shown(model: Model, picture: ImageSource) -> np.ndarray:
     """What the net is shown of a picture. Raises InvalidOption where there is nothing that it can use."""
     image = model.picture(read_image(picture))
     if image is None:
-        raise InvalidOption(f"the picture shows nothing that {model.name} takes: it needs one face")
+        named = picture if isinstance(picture, (str, os.PathLike)) else "the picture"
+        raise InvalidOption(f"{named} shows nothing that {model.name} takes: it needs one face")
     return image
 
 

@@ -49,7 +49,7 @@ def _page(look: Look, layer: str, unit: int, one: LayerPatches, stem: str, steps
     hits, histogram = one.hits[i], one.histograms[i]
     weakest, strongest = (hits[-1].activation, hits[0].activation) if hits else (None, None)
     facts = [
-        ("fires at", f"{histogram.firing:.1%} of positions"),
+        ("fires (above 0) at", f"{histogram.firing:.1%} of positions"),
         ("mean", number(one.mean[i])),
         ("deviation", number(one.deviation[i])),
         ("strongest", "–" if strongest is None else number(strongest)),
