@@ -2,8 +2,8 @@
 
     python benchmarks/lens.py [PART...] [--out out/lens] [--strict]
 
-throughput  `top_patches` over five layers of `vgg-slim` (all units, 1,024 samples of 128 x 128 noise, batches of 16) against plain
-            batched inference through the same layers, in turns in one process
+throughput  `top_patches` over five layers of `vgg-slim` (all units, 1,024 samples of 128 x 128 noise, batches of 16)
+            against plain batched inference through the same layers, in turns in one process
 memory      peak resident memory of a process that looks at 1,000 and of one that looks at 20,000 samples of 48 x 48
 deletion    240 mated pairs of LFW ($LIKENESS_DATA or ../shared/data): of the aligned crop a, 13 of 8 x 8 cells (20 %)
             are replaced by its mean colour: those that a method calls most supporting, against random ones (the mean
