@@ -96,7 +96,10 @@ class RandomNet:
         channels = 1
         for _ in range(self.rng.randint(1, 5)):
             longer = nn.Sequential(*layers, self.layer(channels), nn.ReLU())
-            size = receptive_field(longer.eval(), x, "").size
+            try:
+                size = receptive_field(longer.eval(), x, "").size
+            except RuntimeError:  # torch's: too little is left of x for a kernel
+                continue
             if max(size) <= LARGEST[self.dims] and longer(x).shape[1] <= 6:
                 layers = list(longer)
                 channels = longer(x).shape[1]
@@ -133,8 +136,9 @@ def check_random_net(spatial_dims: int, seed: int) -> None:
         for p in net.parameters():
             p.uniform_(0.5, 1.5)  # all positive, so that nothing cancels
     first = {name: [-(o // s) for o, s in zip(f.offset, f.stride, strict=True)] for name, f in fields.items()}
+    least = guess.shape[2] + 3  # in a smaller sample a deep layer may have one position only, and no stride, or none
     shape = tuple(
-        max(f.offset[k] + max(0, first[name][k]) * f.stride[k] + f.size[k] for name, f in fields.items()) + 2
+        max(least, *(f.offset[k] + max(0, first[name][k]) * f.stride[k] + f.size[k] + 2 for name, f in fields.items()))
         for k in range(spatial_dims)
     )
     x = ramps(shape)
