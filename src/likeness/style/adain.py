@@ -19,7 +19,7 @@ from ..errors import InvalidOption, WeightsError
 from ..nets import weights_file
 from ..nets.layers import conv
 from ..nets.perceptual import Architecture, Vgg, smallest, stride
-from .objective import deviations
+from .statistics import deviations
 
 KIND = "likeness.adain"
 
