@@ -98,6 +98,28 @@ def test_any_picture_size_and_several_outputs(tmp_path: Path) -> None:
             np.testing.assert_allclose(have, want.numpy(), atol=1e-5)
 
 
+class Mixed(nn.Module):
+    """A second picture, of a size of its own, and a number."""
+
+    def forward(self, x, other, share):
+        return x + share[:, None, None, None] * other.mean((2, 3), keepdim=True)
+
+
+def test_several_inputs(tmp_path: Path) -> None:
+    file = tmp_path / "net.onnx"
+    more = {"other": (1, 3, 6, 7), "share": (1,)}
+    export.export_onnx(Mixed().eval(), file, example_shape=(1, 3, 8, 8), more_inputs=more, dynamic_spatial=True)
+    engine = Engine(file, inputs=3)
+    x, other, share = (np.random.default_rng(0).random(s, np.float32) for s in ((2, 3, 9, 5), (2, 3, 4, 4), (2,)))
+    want = x + share[:, None, None, None] * other.mean((2, 3), keepdims=True)
+    np.testing.assert_allclose(engine.run(x, other, share)[0], want, atol=1e-6)
+    with pytest.raises(InvalidOption, match="the net takes any x 3 x any x any, not 2 x 1"):
+        engine.run(x, other[:, :1], share)
+    for inputs, message in ((1, r"one input is needed, this one has 3 \(image, other, share\)"), (2, "2 inputs")):
+        with pytest.raises(WeightsError, match=message):
+            Engine(file, inputs=inputs)
+
+
 def test_a_net_that_answers_differently_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "net.onnx"
     file.write_bytes(b"older")
@@ -114,8 +136,8 @@ def test_compare_sees_a_wrong_file(tmp_path: Path) -> None:
     export.export_onnx(net, file, example_shape=(1, 3, 8, 8))
     with torch.no_grad():
         net[4].bias[0] += 0.01
-    assert export.compare(net, file, example_shape=(1, 3, 8, 8)) == pytest.approx(0.01, rel=0.5)
-    assert export.compare(nn.Flatten(), file, example_shape=(1, 3, 8, 8)) == float("inf")
+    assert export.compare(net, file, (1, 3, 8, 8)) == pytest.approx(0.01, rel=0.5)
+    assert export.compare(nn.Flatten(), file, (1, 3, 8, 8)) == float("inf")
 
 
 def test_options_are_checked(tmp_path: Path) -> None:

@@ -63,6 +63,12 @@ def test_files(tmp_path: Path) -> None:
             load(tmp_path / "bad.safetensors")
 
 
+def test_maps_of_pictures_have_their_channels_last_in_memory() -> None:
+    net = Vgg(Architecture(widths=(4, 6), depths=(1, 1)))
+    for a in activations(net, torch.rand(1, 3, 12, 14), ["relu1_1", "pool1", "relu2_1"]).values():
+        assert a.is_contiguous(memory_format=torch.channels_last) and not a.is_contiguous()
+
+
 def test_a_shorter_net_shares_the_weights() -> None:
     net, x = Vgg(SLIM), torch.rand(1, 3, 20, 20)
     short = until(net, "relu2_1")

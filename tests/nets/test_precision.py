@@ -1,5 +1,6 @@
 import time
 
+import pytest
 import torch
 
 from likeness.nets import precision
@@ -13,3 +14,17 @@ def test_the_probe_is_short_and_leaves_no_trace() -> None:
     assert first is precision.bfloat16_is_faster()
     assert torch.equal(state, torch.random.get_rng_state())
     assert torch.get_default_dtype() is torch.float32
+
+
+def test_emulation_is_seen_on_a_small_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sides that are timed, and what each must gain."""
+    for gain, sides in ((0.1, [16]), (1.0, [16, 64]), (2.0, [16, 64])):
+        asked = []
+
+        def timed(device: str, side: int, least: float, gain: float = gain, asked: list[int] = asked) -> bool:
+            asked.append(side)
+            return gain > least
+
+        monkeypatch.setattr(precision, "_probe", timed)
+        assert precision.bfloat16_is_faster.__wrapped__() is (gain > precision.GAIN)
+        assert asked == sides

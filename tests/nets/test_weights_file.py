@@ -11,11 +11,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
+from safetensors.torch import save as to_bytes  # noqa: E402
 
 from likeness.errors import WeightsError  # noqa: E402
 from likeness.faces import net as detector  # noqa: E402
 from likeness.metric import heads  # noqa: E402
 from likeness.nets import catalogue, identity, weights_file  # noqa: E402
+from likeness.samples import files  # noqa: E402
 
 TOWER = identity.Architecture(size=32, widths=(4, 8), blocks=(1, 1), code_length=8)
 NET = detector.DetectorArchitecture((4, 4, 8, 8, 8), (0, 0, 0), 8)
@@ -73,6 +75,27 @@ def test_equal_weights_are_equal_bytes(tmp_path: Path) -> None:
     found, said = weights_file.read(tmp_path / "0")
     assert said == metadata
     assert all(torch.equal(found[name], value) for name, value in tensors.items())
+
+
+def test_the_bytes_are_those_of_the_safetensors_library(tmp_path: Path) -> None:
+    dtypes = "bool uint8 int8 int16 float16 bfloat16 int32 float32 float64 int64".split()
+    tensors = {f"{i % 3}.{name}": torch.arange(2 + i).to(getattr(torch, name)) for i, name in enumerate(dtypes)}
+    tensors |= {"none": torch.zeros(0, 3), "one": torch.tensor(2.5), "turned": torch.rand(1, 4, 3, 2).transpose(1, 3)}
+    weights_file.write(tmp_path / "x", tensors, {"who": "me"})
+    assert (tmp_path / "x").read_bytes() == to_bytes({k: v.contiguous() for k, v in tensors.items()}, {"who": "me"})
+
+
+def test_tensors_go_to_the_disk_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more than the largest one is held in memory a second time."""
+    written: list[int] = []
+
+    class Disk:
+        def write(self, data: Any) -> None:
+            written.append(memoryview(data).nbytes)
+
+    monkeypatch.setattr(files, "atomic_write", lambda path, stream: stream(Disk()))
+    weights_file.write("x", {name: torch.zeros(1000) for name in "abc"}, {})
+    assert written[1:] == [4000, 4000, 4000]
 
 
 def test_words_of_any_script_leave_the_tensors_in_place(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """AdaIN against NumPy in float64; the net over 1, 2, 3 dimensions, any size; its training."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import data as photographs
 
+from likeness.cli.main import main
 from likeness.errors import InvalidOption, WeightsError
+from likeness.nets.engine import Engine
 from likeness.nets.perceptual import Architecture, Vgg
 from likeness.nets.perceptual import save as save_vgg
 from likeness.samples.images import write_image
-from likeness.style.adain import Adain, Decoder, DecoderArchitecture, adain, load, save, statistics, untrained
+from likeness.style.adain import Adain, Decoder, DecoderArchitecture, adain, export, load, save, statistics, untrained
 from likeness.style.adain_training import LAYERS, asked, losses, train_adain
 from likeness.style.training import normalised
 
@@ -123,6 +126,32 @@ def test_a_file_gives_the_net_back_and_a_damaged_one_is_named(tmp_path: Path) ->
     for name in ("half", "vgg"):
         with pytest.raises(WeightsError, match=name):
             load(tmp_path / f"{name}.safetensors")
+
+
+@pytest.mark.parametrize("dims", (1, 2, 3))
+def test_the_onnx_file_paints_as_the_net_does(dims: int, tmp_path: Path) -> None:
+    """Content and style of sizes that the export has not seen, a strength for each of two pictures."""
+    save(net(dims), tmp_path / "net.safetensors")
+    report = export(tmp_path / "net.safetensors", tmp_path / "net.onnx")
+    assert report["max_difference"] <= 1e-4 and report["input"]["strength"] == [None]
+    engine = Engine(tmp_path / "net.onnx", inputs=3)
+    content, style = sample(dims, 0), sample(dims, 1)[..., :-3]
+    both = [torch.cat([one, one.flip(-1)]).numpy() for one in (content, style)]
+    (made,) = engine.run(*both, np.array([0.3, 1.0], np.float32))
+    kept = load(tmp_path / "net.safetensors")
+    for one, (turned, strength) in zip(made, ((False, 0.3), (True, 1.0)), strict=True):
+        pair = [x.flip(-1) if turned else x for x in (content, style)]
+        want = kept.stylize(pair[0], [pair[1]], strength=strength)
+        np.testing.assert_allclose(one, want[0], atol=1e-4)
+
+
+def test_export_through_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(net(), tmp_path / "net.safetensors")
+    words = ["weights", "export", str(tmp_path / "net.safetensors"), "-o", str(tmp_path / "net.onnx"), "--json"]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["input"]["style"] == [None, 3, None, None]
+    with pytest.raises(WeightsError, match=r"has 3 \(image, style, strength\)"):
+        Engine(tmp_path / "net.onnx")
 
 
 def test_the_losses_are_equations_12_and_13() -> None:

@@ -10,7 +10,7 @@ from style_reference import content_cost, cost, forward, gram, style_cost
 
 from likeness.errors import InvalidOption, UnknownName
 from likeness.nets.perceptual import Architecture, Vgg
-from likeness.style.objective import Objective, Style, objective, total_variation
+from likeness.style.objective import Objective, Style, objective
 
 SIZES = {1: (37,), 2: (19, 14), 3: (9, 8, 11)}
 OTHER = {1: (24,), 2: (16, 21), 3: (8, 10, 8)}
@@ -113,13 +113,6 @@ def test_the_gradient(dims: int, statistic: str) -> None:
         low[place] -= 1e-6
         slope = (float(J(high)) - float(J(low))) / 2e-6
         assert float(gradient[place]) == pytest.approx(slope, abs=1e-6 * max(1.0, float(gradient.abs().max())))
-
-
-def test_total_variation(dims: int) -> None:
-    x = sample(SIZES[dims], 0)
-    expected = sum((np.diff(x.numpy(), axis=axis) ** 2).mean() for axis in range(2, x.ndim))
-    assert float(total_variation(x)) == pytest.approx(expected, rel=1e-12)
-    assert float(total_variation(torch.full_like(x, 0.3))) == 0
 
 
 def test_a_sample_has_no_distance_to_itself(dims: int) -> None:

@@ -49,8 +49,8 @@ def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None
     option(own, catalogue_add, "--licence", "its licence, for the record")
 
     add("remove", run_remove, "take one of your own out of the catalogue")
-    export = add("export", run_export, "write a trained encoder as .onnx, checked to 1e-5", "ENC.safetensors")
-    export.add_argument("-o", "--output", required=True, metavar="ENC.onnx")
+    export = add("export", run_export, "write a trained net as .onnx, checked against torch", "NET.safetensors")
+    export.add_argument("-o", "--output", required=True, metavar="NET.onnx")
     calibrate = add(
         "calibrate", run_calibrate, "fit what its distances mean, on a folder of people it was not trained on"
     )
@@ -139,6 +139,10 @@ def run_export(options: argparse.Namespace) -> int:
         from ..style.transform import export as export_transform
 
         report = export_transform(options.file, options.output)
+    elif "likeness.adain" in metadata:
+        from ..style.adain import export as export_adain
+
+        report = export_adain(options.file, options.output)
     else:
         report = export_encoder(options.file, options.output)
     print_json(report) if options.json else print_fields(report)

@@ -73,13 +73,14 @@ def _read(path: Path) -> str:
 
 
 class Engine:
-    """An ONNX net with one input, ready to run on the CPU. Several threads may call `run` at once.
+    """An ONNX net, ready to run on the CPU. Several threads may call `run` at once.
 
     `source`: the file, or its bytes. `threads`: how many one `run` uses, default min(cpu_quota(), 4).
-    Raises UnreadableFile (missing), WeightsError (not an ONNX net, damaged, more than one input).
+    `inputs`: how many it must have. Raises UnreadableFile (missing), WeightsError (not an ONNX net, damaged, another
+    number of inputs).
     """
 
-    def __init__(self, source: Path | bytes, *, threads: int | None = None) -> None:
+    def __init__(self, source: Path | bytes, *, threads: int | None = None, inputs: int = 1) -> None:
         if threads is not None and threads < 1:
             raise InvalidOption(f"threads must be at least 1, not {threads}")
         try:
@@ -104,32 +105,38 @@ class Engine:
         except Exception as error:  # ONNX Runtime's exceptions share no base
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise WeightsError(f"{label}: not a working ONNX net ({reason}); fetch or export it again") from error
-        inputs = self._session.get_inputs()
-        if len(inputs) != 1:
-            names = ", ".join(node.name for node in inputs) or "none"
-            raise WeightsError(f"{label}: a net with one input is needed, this one has {len(inputs)} ({names})")
-        self._input: str = inputs[0].name
+        nodes = self._session.get_inputs()
+        if len(nodes) != inputs:
+            names = ", ".join(node.name for node in nodes) or "none"
+            wanted = f"{inputs} inputs" if inputs > 1 else "one input"
+            raise WeightsError(f"{label}: a net with {wanted} is needed, this one has {len(nodes)} ({names})")
+        self._inputs = {node.name: tuple(n if isinstance(n, int) else None for n in node.shape) for node in nodes}
         # The arena stays on: without it a batch of 64 crops takes twice the memory and a tenth more time.
         self._shrink: Any = onnxruntime.RunOptions()
         self._shrink.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self._label = label
-        self.input_shape: tuple[int | None, ...] = tuple(n if isinstance(n, int) else None for n in inputs[0].shape)
+        self.input_shape: tuple[int | None, ...] = next(iter(self._inputs.values()))
         self.output_names: tuple[str, ...] = tuple(node.name for node in self._session.get_outputs())
         self.threads: int = options.intra_op_num_threads
 
-    def run(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
-        """All outputs, in the order of `output_names`, for `x` (made float32). In `input_shape`, None is any size.
+    def run(self, *given: np.ndarray) -> tuple[np.ndarray, ...]:
+        """All outputs, in the order of `output_names`, for an array per input (made float32). In `input_shape`, that of
+        the first, None is any size.
 
-        Raises InvalidOption where `x` does not fit the input, WeightsError where the net itself fails.
+        Raises InvalidOption where an array does not fit its input, WeightsError where the net itself fails.
         """
-        x = np.ascontiguousarray(x, dtype=np.float32)
-        fits = len(x.shape) == len(self.input_shape) and all(
-            want is None or have == want for have, want in zip(x.shape, self.input_shape, strict=True)
-        )
-        if not fits:
-            wanted = " x ".join("any" if n is None else str(n) for n in self.input_shape)
-            raise InvalidOption(f"{self._label}: the net takes {wanted}, not {' x '.join(map(str, x.shape))}")
+        feeds = {}
+        for x, (name, shape) in zip(given, self._inputs.items(), strict=True):
+            x = feeds[name] = np.ascontiguousarray(x, dtype=np.float32)
+            fits = len(x.shape) == len(shape) and all(
+                want is None or have == want for have, want in zip(x.shape, shape, strict=True)
+            )
+            if not fits:
+                wanted = " x ".join("any" if n is None else str(n) for n in shape)
+                raise InvalidOption(f"{self._label}: the net takes {wanted}, not {' x '.join(map(str, x.shape))}")
+        large = max(x.nbytes for x in feeds.values()) > LARGE
         try:
-            return tuple(self._session.run(None, {self._input: x}, self._shrink if x.nbytes > LARGE else None))
+            return tuple(self._session.run(None, feeds, self._shrink if large else None))
         except Exception as error:
-            raise WeightsError(f"{self._label}: the net failed on {x.shape}: {str(error)[:200]}") from error
+            shapes = ", ".join(str(x.shape) for x in feeds.values())
+            raise WeightsError(f"{self._label}: the net failed on {shapes}: {str(error)[:200]}") from error

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ def export_onnx(
     path: str | os.PathLike[str],
     *,
     example_shape: Sequence[int],
+    more_inputs: Mapping[str, Sequence[int]] = MappingProxyType({}),
     dynamic_spatial: bool = False,
     input_name: str = "image",
     output_names: Sequence[str] = ("code",),
@@ -37,6 +39,7 @@ def export_onnx(
     """Write `net` (in eval mode, on the CPU) as ONNX and return its largest difference from torch (<= `tolerance`).
 
     `example_shape`: (batch, channels, *spatial); the batch is dynamic, with `dynamic_spatial` every spatial size too.
+    `more_inputs`: name -> shape of what `net` takes after the image; of the same batch, and with sizes of its own.
     `half`: tensors whose values are float16 numbers (a net loaded from float16 safetensors) are stored as float16 and
     cast back when loaded: half the file, not one bit of difference. Others stay float32.
     Differences are measured relative to the output's largest value where that is above 1, on three batches.
@@ -52,11 +55,12 @@ def export_onnx(
         raise InvalidOption("export a net in eval mode: call net.eval() first")
     if len(example_shape) < 3:
         raise InvalidOption(f"example_shape must be (batch, channels, *spatial), not {tuple(example_shape)}")
-    axes = {0: "batch"}
-    if dynamic_spatial:
-        axes |= {axis: f"size{axis - 1}" for axis in range(2, len(example_shape))}
-    rng = np.random.default_rng(0)
-    example = torch.from_numpy(rng.standard_normal(tuple(example_shape), dtype=np.float32))
+    shapes = {input_name: tuple(example_shape), **more_inputs}
+    axes = {name: {0: "batch"} for name in output_names}
+    for name, shape in shapes.items():
+        sizes = range(2, len(shape) if dynamic_spatial else 0)
+        axes[name] = {0: "batch", **{axis: f"{'' if name == input_name else name}size{axis - 1}" for axis in sizes}}
+    example = tuple(torch.from_numpy(x) for x in _noise(0, shapes.values()))
     with tempfile.TemporaryDirectory(prefix="likeness-") as folder:
         made = Path(folder) / "net.onnx"
         with warnings.catch_warnings(), torch.no_grad():
@@ -65,11 +69,11 @@ def export_onnx(
             # the weights are those of the safetensors (ONNX Runtime fuses them into the convolutions when it loads).
             torch.onnx.export(
                 net,
-                (example,),
+                example,
                 str(made),
-                input_names=[input_name],
+                input_names=list(shapes),
                 output_names=list(output_names),
-                dynamic_axes={input_name: axes} | {name: {0: "batch"} for name in output_names},
+                dynamic_axes=axes,
                 opset_version=opset,
                 training=torch.onnx.TrainingMode.PRESERVE,
                 do_constant_folding=False,
@@ -80,7 +84,7 @@ def export_onnx(
             _store_half(model)
             onnx.checker.check_model(model)
             onnx.save(model, str(made))
-        worst = compare(net, made, example_shape=example_shape, dynamic_spatial=dynamic_spatial)
+        worst = compare(net, made, *shapes.values(), dynamic_spatial=dynamic_spatial)
         if not worst <= tolerance:
             raise WeightsError(
                 f"{path}: ONNX Runtime differs from torch by {worst:.1e} (allowed {tolerance:.0e}); not written"
@@ -113,21 +117,21 @@ def export_encoder(file: str | os.PathLike[str], output: str | os.PathLike[str])
 
 
 def compare(
-    net: nn.Module, onnx_file: str | os.PathLike[str], *, example_shape: Sequence[int], dynamic_spatial: bool = False
+    net: nn.Module, onnx_file: str | os.PathLike[str], *shapes: Sequence[int], dynamic_spatial: bool = False
 ) -> float:
-    """Largest difference between torch and ONNX Runtime over noise of three batch sizes (and sizes, if dynamic)."""
+    """Largest difference between torch and ONNX Runtime over noise of three batch sizes (and sizes, if dynamic).
+    `shapes`: of each input."""
     import torch
 
-    engine = Engine(Path(onnx_file))
-    rng = np.random.default_rng(1)
+    engine = Engine(Path(onnx_file), inputs=len(shapes))
     worst = 0.0
-    for batch, grow in ((1, 1), (2, 2), (5, 1)):
-        spatial = [n * grow if dynamic_spatial else n for n in example_shape[2:]]
-        x = rng.standard_normal((batch, example_shape[1], *spatial), dtype=np.float32)
+    for seed, (batch, grow) in enumerate(((1, 1), (2, 2), (5, 1)), 1):
+        grow = grow if dynamic_spatial else 1
+        given = _noise(seed, [(batch, *one[1:2], *(n * grow for n in one[2:])) for one in shapes])
         with torch.no_grad():
-            expected: Any = net(torch.from_numpy(x))
+            expected: Any = net(*map(torch.from_numpy, given))
         expected = [expected] if isinstance(expected, torch.Tensor) else list(expected)
-        for want, have in zip(expected, engine.run(x), strict=True):
+        for want, have in zip(expected, engine.run(*given), strict=True):
             want = want.numpy()
             if want.shape != have.shape:
                 return float("inf")
@@ -135,6 +139,11 @@ def compare(
             difference = float(np.abs(want - have).max(initial=0)) / scale
             worst = max(worst, difference) if np.isfinite(difference) else float("inf")
     return worst
+
+
+def _noise(seed: int, shapes: Iterable[Sequence[int]]) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(tuple(shape), dtype=np.float32) for shape in shapes]
 
 
 def _store_half(model: Any) -> None:

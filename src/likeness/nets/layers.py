@@ -6,7 +6,8 @@ images (b, c, height, width), volumes (b, c, depth, height, width).
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..errors import InvalidOption
 
@@ -72,3 +73,9 @@ def check_dims(spatial_dims: int) -> int:
     if spatial_dims not in _CONV:
         raise InvalidOption(f"spatial_dims is {spatial_dims}; it must be 1 (signal), 2 (image) or 3 (volume)")
     return spatial_dims
+
+
+def reflected(places: Tensor, n: int) -> Tensor:
+    """Places along an axis of n, those outside reflected at the first and the last."""
+    places = places.abs()
+    return torch.where(places < n, places, 2 * (n - 1) - places)

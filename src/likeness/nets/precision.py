@@ -11,22 +11,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 GAIN = 1.15  # below it, the rounding is not worth it
+EMULATED = 0.2  # below it, it is not the processor that computes in bfloat16
 
 
 @lru_cache(maxsize=8)
 def bfloat16_is_faster(device: str = "cpu") -> bool:
     """Forward and backward of one typical convolution (32 to 32 channels, 3x3, 64x64 positions, channels last) under
-    autocast take less than 1/1.15 of float32's time. Some processors emulate bfloat16 a hundred times slower, so the
-    probe is small: milliseconds where it is fast, under a second where it is not. Measured once per process."""
+    autocast take less than 1/1.15 of float32's time. Some processors emulate bfloat16 a hundred times slower: there a
+    sixteenth of it shows as much, at once. Measured once per process."""
+    return _probe(device, 16, EMULATED) and _probe(device, 64, GAIN)
+
+
+def _probe(device: str, side: int, gain: float) -> bool:
     x, kernel = (
         torch.zeros(shape, device=device).to(memory_format=torch.channels_last).requires_grad_(True)
-        for shape in ((2, 32, 64, 64), (32, 32, 3, 3))
+        for shape in ((2, 32, side, side), (32, 32, 3, 3))
     )
-    return faster_in_bfloat16(lambda: F.conv2d(x, kernel, padding=1), device, turns=4)
+    return faster_in_bfloat16(lambda: F.conv2d(x, kernel, padding=1), device, turns=4, gain=gain)
 
 
-def faster_in_bfloat16(forward: Callable[[], Tensor], device: str, *, turns: int = 2) -> bool:
-    """Whether `forward` and going back through it under autocast take less than 1/1.15 of float32's time: the best of
+def faster_in_bfloat16(forward: Callable[[], Tensor], device: str, *, turns: int = 2, gain: float = GAIN) -> bool:
+    """Whether `forward` and going back through it under autocast take less than 1/`gain` of float32's time: the best of
     `turns` rounds, of which the first, which compiles kernels, does not count."""
     best = {False: float("inf"), True: float("inf")}
     with torch.enable_grad():
@@ -40,4 +45,4 @@ def faster_in_bfloat16(forward: Callable[[], Tensor], device: str, *, turns: int
                     torch.cuda.synchronize()
                 if turn:
                     best[low] = min(best[low], time.perf_counter() - start)
-    return best[False] > GAIN * best[True]
+    return best[False] > gain * best[True]

@@ -15,14 +15,27 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import WeightsError
 
 Net = TypeVar("Net", bound=nn.Module)
+# What tensors are made of, by safetensors' names, in the order in which files hold them: the last come first.
+_CODES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int32: "I32",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.int64: "I64",
+}
 COUNTER = "num_batches_tracked"  # of batch normalisation: never used by our nets, so it is not kept
 
 
@@ -41,23 +54,28 @@ def save(net: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, st
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write `tensors` and `metadata` so that the same ones always give the same bytes. Raises StorageError."""
-    from safetensors.torch import save as to_bytes
+    """Write `tensors` and `metadata` so that the same ones always give the same bytes: those of the safetensors
+    library, but for its metadata, whose order differs from run to run. One tensor after the other goes to the disk:
+    those that fill the memory are not copied. Raises StorageError."""
+    order = list(_CODES)
+    names = sorted(tensors, key=lambda name: (-order.index(tensors[name].dtype), name))
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    end = 0
+    for name in names:
+        one = tensors[name]
+        begin, end = end, end + one.numel() * one.element_size()
+        header[name] = {"dtype": _CODES[one.dtype], "shape": list(one.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the tensors must begin at a multiple of 8
+
+    def stream(file: BinaryIO) -> None:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            file.write(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
     from ..samples.files import atomic_write
 
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    atomic_write(Path(path), _in_order(to_bytes(plain, dict(metadata))))
-
-
-def _in_order(data: bytes) -> bytes:
-    """safetensors writes metadata of several keys in an order that differs from run to run: sort them by name."""
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # the tensors must begin at a multiple of 8
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+    atomic_write(path, stream)
 
 
 def read(path: str | os.PathLike[str], *, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -10,16 +10,16 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InvalidOption, WeightsError
 from ..nets import weights_file
-from ..nets.layers import conv
+from ..nets.layers import conv, reflected
 from ..nets.perceptual import Architecture, Vgg, smallest, stride
-from .objective import deviations
+from .statistics import deviations
 
 KIND = "likeness.adain"
 
@@ -116,13 +116,20 @@ class Adain(nn.Module):
             raise InvalidOption(f"blend is {list(blend)}; it needs weights of at least 0, not all of them 0")
         self._checked(content, "the content")
         mean, deviation = torch.einsum("tsc,s->tc", self.statistics(styles), weights / weights.sum())
-        size = content.shape[2:]
-        return self(self._whole(content), mean[None], deviation[None], strength)[(..., *map(slice, size))].clamp(0, 1)
+        return self.painted(content, mean[None], deviation[None], strength)
+
+    def painted(self, content: Tensor, mean: Tensor, deviation: Tensor, strength: Tensor | float) -> Tensor:
+        """As `forward`, for content of any size, and within 0...1."""
+        made = self(self._whole(content), mean, deviation, strength)
+        for axis, n in enumerate(content.shape[2:], 2):
+            made = made.narrow(axis, 0, n)
+        return made.clamp(0, 1)
 
     def _whole(self, x: Tensor) -> Tensor:
         """x reflected at its far ends until each side is a multiple of `step`."""
-        missing = [-n % self.step for n in x.shape[2:]]
-        return F.pad(x, [n for more in reversed(missing) for n in (0, more)], mode="reflect") if any(missing) else x
+        for axis, n in enumerate(x.shape[2:], 2):
+            x = x.index_select(axis, reflected(torch.arange(n + -n % self.step), n))
+        return x
 
     def _checked(self, x: Tensor, what: str) -> Tensor:
         a = self.encoder.architecture
@@ -162,3 +169,39 @@ def load(path: str | os.PathLike[str]) -> Adain:
         decoder = Decoder(DecoderArchitecture(**weights_file.fields(json.dumps(parts["decoder"]))))
         net = Adain(encoder, decoder)
     return weights_file.fill(net, tensors, path).eval().requires_grad_(False)
+
+
+class _OneStyle(nn.Module):
+    """What an ONNX file holds: content and style of any size (b, c, *spatial), strength (b) -> the painted content."""
+
+    def __init__(self, net: Adain) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, content: Tensor, style: Tensor, strength: Tensor) -> Tensor:
+        mean, deviation = statistics(self.net.encoder(style))
+        return self.net.painted(content, mean, deviation, strength.view(-1, *[1] * (content.ndim - 1)))
+
+
+def export(file: str | os.PathLike[str], onnx: str | os.PathLike[str]) -> dict[str, Any]:
+    """Write the net in `file` as ONNX: inputs `image`, `style` (any sizes) and `strength` (one per picture), output
+    `painted`; equal to torch's to 1e-4. What it wrote, as plain values."""
+    from ..nets.export import export_onnx
+
+    net = load(file)
+    a = net.encoder.architecture
+    shapes = [(1, a.in_channels, *sizes[: a.spatial_dims]) for sizes in ((45, 67, 27), (38, 35, 41))]
+    more = {"style": shapes[1], "strength": (1,)}
+    made = _OneStyle(net).eval()
+    worst = export_onnx(
+        made,
+        onnx,
+        example_shape=shapes[0],
+        more_inputs=more,
+        dynamic_spatial=True,
+        output_names=("painted",),
+        tolerance=1e-4,
+    )
+    sizes = [None] * a.spatial_dims
+    described = {"image": [None, a.in_channels, *sizes], "style": [None, a.in_channels, *sizes], "strength": [None]}
+    return {"output": str(onnx), "bytes": os.path.getsize(onnx), "input": described, "max_difference": worst}

@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ..errors import InvalidOption, UnknownName
 from ..nets.activations import activations
 from ..nets.perceptual import Vgg, smallest, stride
 from ..nets.tiles import map_size, walk, within
+from .statistics import STATISTICS, total_variation
 
 CONTENT_LAYERS: Mapping[str, float] = {"relu4_1": 1.0}
 STYLE_LAYERS: Mapping[str, float] = {f"relu{block}_1": 0.25 for block in (1, 2, 3, 4)}
@@ -47,66 +47,6 @@ CONVENTIONS: Mapping[str, Convention] = {
     "johnson": Convention(lambda c, m: 1 / (c * m), lambda c: 1 / c**4),
     "gatys-notebook": Convention(lambda c, m: 1 / (c * m), lambda c: 1e3 / c**4),
 }
-
-
-# --- statistics: sums over positions, and what is compared of them --------------------------------------------------
-
-
-def gram(a: Tensor, mask: Tensor | None = None) -> Tensor:
-    """`G_kk' = sum over positions of a_k a_k'` (Gatys 2016, eq. 3): (1, c, *spatial) -> (c, c). With `mask`
-    (*spatial), positions count by its value."""
-    return _Gram.apply(a.flatten(2).squeeze(0), None if mask is None else mask.flatten())
-
-
-class _Gram(torch.autograd.Function):
-    """`G = a diag(m) a'` of a (c, positions): its gradient `(D + D') a diag(m)` is one product over positions, where
-    differentiating by a and by a' apart takes two."""
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, mask: Tensor | None) -> Tensor:
-        ctx.save_for_backward(a, mask)
-        return (a if mask is None else a * mask) @ a.T
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-        a, mask = ctx.saved_tensors
-        gradient = torch.mm(slope + slope.T, a, out=torch.empty_like(a))  # laid out as a is, in memory
-        return gradient if mask is None else gradient.mul_(mask), None
-
-
-def moments(a: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Sums of a and of a^2 over positions: (1, c, *spatial) -> (2, c), in float64: a variance is their difference."""
-    a = a.flatten(2).squeeze(0)
-    weight = 1.0 if mask is None else mask.flatten()
-    return torch.stack([(part * weight).sum(1, dtype=torch.float64) for part in (a, a.square())])
-
-
-def _gram_error(mean: Tensor, wanted: Tensor, factor: Callable[[int], float]) -> Tensor:
-    return factor(len(mean)) * (mean - wanted).square().sum()
-
-
-def deviations(mean: Tensor) -> Tensor:
-    """Mean and deviation per channel (2, ..., c) of the means of a and of a^2 (2, ..., c); 1e-5 as in AdaIN, since
-    dead channels have none."""
-    return torch.stack([mean[0], (mean[1] - mean[0].square()).clamp_min(0).add(1e-5).sqrt()])
-
-
-def _mean_std_error(mean: Tensor, wanted: Tensor, factor: Callable[[int], float]) -> Tensor:
-    """`1/C sum_k (dmu_k^2 + dsigma_k^2)` (Huang & Belongie 2017, eq. 13, squared): of no convention but its own."""
-    return (deviations(mean) - deviations(wanted)).square().sum() / mean.shape[1]
-
-
-_STATISTICS = {"gram": (gram, _gram_error), "mean-std": (moments, _mean_std_error)}
-
-
-def total_variation(x: Tensor) -> Tensor:
-    """Sum over axes of the mean squared difference of neighbours: independent of the size of x (b, c, *spatial)."""
-    axes = range(2, x.ndim)
-    return torch.stack([x.diff(dim=axis).square().mean() for axis in axes if x.shape[axis] > 1]).sum()
-
-
-# --- the objective ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -188,7 +128,7 @@ class Objective:
         self, found: Mapping[str, Tensor], window: Mapping[str, tuple[slice, ...]] | None = None
     ) -> dict[tuple[str, int], Tensor]:
         """(layer, region) -> the statistic's sum over positions of G (in `window`): what adds up over tiles."""
-        collect = _STATISTICS[self.statistic][0]
+        collect = STATISTICS[self.statistic][0]
         sums = {}
         for key in dict.fromkeys((term.layer, term.region) for term in self.terms):
             mask = self.masks.get(key)
@@ -201,7 +141,7 @@ class Objective:
     def style_costs(self, sums: Mapping[tuple[str, int], Tensor]) -> dict[str, Tensor]:
         """layer -> its part of J_style, given the statistic's sums over all of G. A region counts by its share of G,
         so that every position feels the same pull."""
-        error = _STATISTICS[self.statistic][1]
+        error = STATISTICS[self.statistic][1]
         layers: dict[str, Tensor] = {}
         for term in self.terms:
             key = term.layer, term.region
@@ -266,7 +206,7 @@ def objective(
     or not finite, a sample is too small for the layers, or a mask does not fit.
     """
     check_layers(net, [*content_layers, *style_layers])
-    known(statistic, _STATISTICS, "statistic")
+    known(statistic, STATISTICS, "statistic")
     known(convention, CONVENTIONS, "convention")
     weights = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}
     weights |= {**content_layers, **style_layers}
@@ -329,7 +269,7 @@ def _regions(styles: Sequence[Style], spatial: tuple[int, ...]) -> list[int]:
 
 def _means(net: Vgg, style: Style, layers: list[str], statistic: str, tile: int | None) -> dict[str, Tensor]:
     """layer -> the statistic's mean over the positions of a style sample (those in its mask)."""
-    collect = _STATISTICS[statistic][0]
+    collect = STATISTICS[statistic][0]
     spatial = tuple(style.sample.shape[2:])
     if style.mask is not None and tuple(style.mask.shape) != spatial:
         raise InvalidOption(f"a mask of {tuple(style.mask.shape)} does not fit a style of {spatial}")

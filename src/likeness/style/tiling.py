@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..nets.activations import activations
 from ..nets.tiles import tiles, within
-from .objective import Objective, total, total_variation
+from .objective import Objective, total
+from .statistics import total_variation
 
 
 def value_and_gradient(

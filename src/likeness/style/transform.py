@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import InvalidOption, WeightsError
 from ..nets import weights_file
-from ..nets.layers import check_dims, conv, instance_norm, output_size
+from ..nets.layers import check_dims, conv, instance_norm, output_size, reflected
 
 KIND = "likeness.transform"
 EPSILON = 1e-5  # in instance normalisation
@@ -94,7 +94,7 @@ class Stage(nn.Module):
         size = [output_size(n, self.kernel, stride=self.stride, padding=half) for n in grown]
         out = x.new_empty((len(x), len(weight), *size))
         # What the convolution reads along the first axis of the reflected, doubled map, as places in the map itself.
-        places = _reflected(torch.arange(-half, grown[0] + half), grown[0]) // self.grow
+        places = reflected(torch.arange(-half, grown[0] + half), grown[0]) // self.grow
         factors = [1.0, *[float(self.grow)] * (len(size) - 1)]
         border = [half, half] * (len(size) - 1) + [0, 0]
         row = x.element_size() * len(x) * max(len(weight), x.shape[1]) * math.prod(grown[1:])
@@ -201,9 +201,3 @@ def export(file: str | os.PathLike[str], onnx: str | os.PathLike[str]) -> dict[s
     sizes = [None] * a.spatial_dims
     size = os.path.getsize(onnx)
     return {"output": str(onnx), "bytes": size, "input": [None, a.in_channels, *sizes], "max_difference": worst}
-
-
-def _reflected(places: Tensor, n: int) -> Tensor:
-    """Places along an axis of n, those outside reflected at the first and the last."""
-    places = places.abs()
-    return torch.where(places < n, places, 2 * (n - 1) - places)

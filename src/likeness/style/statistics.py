@@ -1,0 +1,76 @@
+"""What style is compared by: sums over the positions of an activation, which therefore add up over tiles, and the error
+between two samples' means of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def gram(a: Tensor, mask: Tensor | None = None) -> Tensor:
+    """`G_kk' = sum over positions of a_k a_k'` (Gatys 2016, eq. 3): (1, c, *spatial) -> (c, c). With `mask`
+    (*spatial), positions count by its value."""
+    return _Gram.apply(a, None if mask is None else mask.flatten())
+
+
+class _Gram(torch.autograd.Function):
+    """`G = a diag(m) a'` of a (1, c, *spatial): its gradient `(D + D') a diag(m)` is one product over positions, where
+    differentiating by a and by a' apart takes two. It lies in memory as a does, so that autograd adds to it in place
+    what comes from deeper layers."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, mask: Tensor | None) -> Tensor:
+        ctx.save_for_backward(a, mask)
+        a = _flat(a)
+        return (a if mask is None else a * mask) @ a.T
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        a, mask = ctx.saved_tensors
+        last = a.is_contiguous(memory_format=torch.channels_last)
+        gradient = torch.empty_like(a, memory_format=torch.channels_last if last else torch.contiguous_format)
+        torch.mm(slope + slope.T, _flat(a), out=_flat(gradient))
+        if mask is not None:
+            _flat(gradient).mul_(mask)
+        return gradient, None
+
+
+def _flat(a: Tensor) -> Tensor:
+    """(1, c, *spatial) as (c, positions): a view where a is contiguous, or its channels come last."""
+    return a.flatten(2).squeeze(0)
+
+
+def moments(a: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Sums of a and of a^2 over positions: (1, c, *spatial) -> (2, c), in float64: a variance is their difference."""
+    a = _flat(a)
+    weight = 1.0 if mask is None else mask.flatten()
+    return torch.stack([(part * weight).sum(1, dtype=torch.float64) for part in (a, a.square())])
+
+
+def _gram_error(mean: Tensor, wanted: Tensor, factor: Callable[[int], float]) -> Tensor:
+    return factor(len(mean)) * (mean - wanted).square().sum()
+
+
+def deviations(mean: Tensor) -> Tensor:
+    """Mean and deviation per channel (2, ..., c) of the means of a and of a^2 (2, ..., c); 1e-5 as in AdaIN, since
+    dead channels have none."""
+    return torch.stack([mean[0], (mean[1] - mean[0].square()).clamp_min(0).add(1e-5).sqrt()])
+
+
+def _mean_std_error(mean: Tensor, wanted: Tensor, factor: Callable[[int], float]) -> Tensor:
+    """`1/C sum_k (dmu_k^2 + dsigma_k^2)` (Huang & Belongie 2017, eq. 13, squared): of no convention but its own."""
+    return (deviations(mean) - deviations(wanted)).square().sum() / mean.shape[1]
+
+
+STATISTICS = {"gram": (gram, _gram_error), "mean-std": (moments, _mean_std_error)}
+
+
+def total_variation(x: Tensor) -> Tensor:
+    """Sum over axes of the mean squared difference of neighbours: independent of the size of x (b, c, *spatial)."""
+    axes = range(2, x.ndim)
+    return torch.stack([x.diff(dim=axis).square().mean() for axis in axes if x.shape[axis] > 1]).sum()
