@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+BLOCK = 512  # positions of one product in the activations' type; the products are added up in float64
+
 
 def gram(a: Tensor, mask: Tensor | None = None) -> Tensor:
     """`G_kk' = sum over positions of a_k a_k'` (Gatys 2016, eq. 3): (1, c, *spatial) -> (c, c). With `mask`
-    (*spatial), positions count by its value."""
+    (*spatial), positions count by its value. In float64: J is made of small differences between such sums."""
     return _Gram.apply(a, None if mask is None else mask.flatten())
 
 
@@ -25,8 +27,10 @@ class _Gram(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, mask: Tensor | None) -> Tensor:
         ctx.save_for_backward(a, mask)
-        a = _flat(a)
-        return (a if mask is None else a * mask) @ a.T
+        parts = _flat(a).split(BLOCK, 1)
+        masks = [None] * len(parts) if mask is None else mask.split(BLOCK)
+        products = ((p if m is None else p * m) @ p.T for p, m in zip(parts, masks, strict=True))
+        return sum(product.double() for product in products)
 
     @staticmethod
     @once_differentiable
@@ -34,7 +38,7 @@ class _Gram(torch.autograd.Function):
         a, mask = ctx.saved_tensors
         last = a.is_contiguous(memory_format=torch.channels_last)
         gradient = torch.empty_like(a, memory_format=torch.channels_last if last else torch.contiguous_format)
-        torch.mm(slope + slope.T, _flat(a), out=_flat(gradient))
+        torch.mm((slope + slope.T).to(a), _flat(a), out=_flat(gradient))
         if mask is not None:
             _flat(gradient).mul_(mask)
         return gradient, None
