@@ -81,6 +81,14 @@ def test_frames_are_upright(tmp_path: Path, rotation: int) -> None:
     assert np.array_equal(one, np.rot90(two, rotation // 90))
 
 
+def test_no_thread_of_ffmpeg_waits_for_python(tmp_path: Path) -> None:
+    """A film may be closed before its end: with PyAV's log on, that hung now and then."""
+    film = read_film(make(tmp_path / "a.mp4"))
+    for _ in range(20):
+        next(read_frames(film))
+    assert av.logging.get_level() is None
+
+
 def test_odd_sizes_and_irregular_times(tmp_path: Path) -> None:
     film = Film("", 33, 31, Fraction(25), Fraction(1, 1000), 3, 0, None)
     frames = [Frame(photographs.astronaut()[:31, :33], time) for time in (5, 40, 200)]

@@ -203,5 +203,6 @@ def _av() -> Any:
         raise MissingDependency(
             "reading films needs PyAV, which is not installed: pip install 'likeness[video]'"
         ) from error
-    av.logging.set_level(av.logging.PANIC)  # what fails is raised, and told once
+    # Its log stays off, as PyAV leaves it: with any level set, FFmpeg's threads ask for Python's lock to log, and wait
+    # for ever when a film is closed before its end by the thread that holds it.
     return av
