@@ -128,11 +128,14 @@ def without(x: Any, cells: Any) -> Any:
 def measure_deletion() -> dict[str, Any]:
     import torch
 
-    from likeness.lens.comparing import METHODS, compare_samples, score_with
-    from likeness.lens.matching import gradient_net
+    from likeness.lens.comparing import compare_samples, score_with
+    from likeness.lens.comparison import METHODS
+    from likeness.lens.face_nets import gradient_net
+    from likeness.lens.face_shares import face_shares
     from likeness.recognition.encoder import resolve
 
-    net = gradient_net(resolve("face"))
+    encoder = resolve("face")
+    net, shares = gradient_net(encoder), face_shares(encoder)
     random = np.random.default_rng(0)
     wins: dict[str, list[bool]] = {method: [] for method in METHODS}
     falls: dict[str, list[float]] = {method: [] for method in (*METHODS, "random")}
@@ -146,10 +149,13 @@ def measure_deletion() -> dict[str, Any]:
             by_chance = whole - float(score(net, torch.cat(drawn)).mean())
         falls["random"].append(by_chance)
         for method in METHODS:
-            share = compare_samples(net, a, net(b)[0].detach(), method=method, layer="maps", stride=14).a
+            if method == "linear":
+                share = shares.share(crops[0], shares.code(crops[1]))
+            else:
+                share = compare_samples(net, a, net(b)[0].detach(), method=method, layer="maps", stride=14).a
             heat = share.heat(a.shape[2:]).reshape(GRID, a.shape[2] // GRID, GRID, -1).mean((1, 3)).flatten()
             with torch.no_grad():
-                fall = whole - float(score(net, without(a, heat.argsort(descending=True)[:CELLS])))
+                fall = whole - float(score(net, without(a, (-heat).argsort()[:CELLS])))
             falls[method].append(fall)
             wins[method].append(fall > by_chance)
             if share.explained is not None:

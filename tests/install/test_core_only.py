@@ -84,6 +84,8 @@ def test_recognition_works_without_torch(bin_folder: Path, photos: Path, tmp_pat
     assert len(detected["faces"][0]["landmarks"]) == 5
     assert likeness("verify", photos / "grace.jpg", photos / "grace-2.jpg")["decision"] == "match"
     assert likeness("verify", photos / "grace.jpg", photos / "eileen.jpg", status=1)["decision"] == "no match"
+    why = likeness("lens", "compare", photos / "grace.jpg", photos / "grace-2.jpg", "-o", tmp_path / "why.png")
+    assert why["decision"] == "match" and why["a"]["explained"] > 0.99 and (tmp_path / "why.png").is_file()
     db = tmp_path / "people.db"
     likeness("gallery", "enroll", db, "Grace Hopper", photos / "grace.jpg")
     likeness("gallery", "enroll", db, "Eileen Collins", photos / "eileen.jpg")

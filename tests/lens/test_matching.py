@@ -1,5 +1,7 @@
 """Why two photographs match: with an encoder of this test and portraits that come with scikit-image."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ import likeness
 from likeness.errors import FingerprintMismatch, InvalidOption
 from likeness.lens.comparing import compare_samples
 from likeness.lens.drawing import AGAINST, FOR, overlay, sheet
-from likeness.lens.matching import GradientNet, OnnxNet, gradient_net
+from likeness.lens.face_nets import GradientNet, OnnxNet, gradient_net
+from likeness.lens.face_shares import FaceShares, face_shares
 from likeness.nets import catalogue
 from likeness.recognition.encoder import FaceEncoder
 
@@ -56,6 +59,33 @@ def test_colours_in_another_order_and_without_a_mirror() -> None:
     x = torch.rand(2, 3, 112, 112) * 255
     with torch.no_grad():
         assert torch.allclose(GradientNet(tower, plain)(x), tower((x.flip(1) - 100) / 50), atol=1e-5)
+
+
+@pytest.mark.parametrize("order", ("rgb", "bgr"))
+@pytest.mark.parametrize("mirror", (True, False))
+def test_the_linear_maps_are_those_that_torch_finds(mirror: bool, order: str) -> None:
+    encoder = FaceEncoder.load()
+    preprocessing = catalogue.Preprocessing(input_order=order, mirror=mirror, mean=100.0, scale=90.0)
+    net = GradientNet(gradient_net(encoder).tower, preprocessing).eval()
+    plain = FaceShares(face_shares(encoder).tower, preprocessing)
+    a, b = crop(1), crop(2)
+    x, y = (torch.from_numpy(one.copy()).permute(2, 0, 1)[None].float() for one in (a, b))
+    expected = compare_samples(net, x, y, layer="maps")
+    found = plain.share(a, plain.code(b))
+    assert expected.a.rest is not None and found.rest == pytest.approx(expected.a.rest, abs=1e-5)
+    assert found.value == pytest.approx(expected.a.value, abs=1e-5)
+    assert np.abs(found.map - expected.a.map).max() < 1e-5 < expected.a.map.std()
+
+
+def test_no_torch_is_imported(tmp_path: Path) -> None:
+    """Importing it takes longer than all that is computed."""
+    for i in (1, 2):
+        Image.fromarray(crop(i)).save(tmp_path / f"{i}.png")
+    words = ["lens", "compare", str(tmp_path / "1.png"), str(tmp_path / "2.png"), "-o", str(tmp_path / "why.png")]
+    code = (
+        f"import sys; from likeness.cli.main import main; assert main({words}) == 0; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_a_template_has_a_code_but_no_picture(photograph: np.ndarray) -> None:

@@ -10,7 +10,7 @@ from .common import encoder_option, json_option, option, print_json, refuse_over
 
 
 def add(verbs: Any) -> None:
-    from ..lens.comparing import METHODS
+    from ..lens.comparison import METHODS
     from ..lens.matching import compare
 
     parser = verbs.add_parser("compare", help="which parts of two faces bring their codes together, and which apart")

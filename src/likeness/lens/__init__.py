@@ -1,6 +1,6 @@
 """What a net sees: the patches that excite its units, what a score answers to, why two samples match.
 
-The public names; nothing is defined here. Each is loaded when it is first used, as all of them need torch.
+The public names; nothing is defined here. Each is loaded when it is first used, as all but `compare` need torch.
 """
 
 from __future__ import annotations

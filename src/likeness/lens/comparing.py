@@ -7,67 +7,16 @@ one with n is the same question with `f(b) - f(n)` in the place of `f(b)`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
-
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InvalidOption, UnknownName
 from ..nets.activations import layer_shapes
-from .attribute import Target, attribute, interpolated, weighted
+from .attribute import Target, attribute, weighted
+from .comparison import METHODS, Comparison, Share, compared
 from .differences import differences
-
-METHODS = ("linear", "grad-cam", "occlusion")
-
-
-@dataclass(frozen=True, eq=False)
-class Share:
-    """What one sample adds. `map`: (*positions) float32, the positions of the layer, or of the sample for occlusion;
-    positive where it brings the codes together, negative where it drives them apart. `value`: the score it is about (of
-    the first sample of a triplet: the margin `score - against`). `rest`: what a blank sample would have in its place;
-    None for methods whose maps do not add up."""
-
-    map: Tensor
-    value: float
-    rest: float | None = None
-
-    @property
-    def explained(self) -> float | None:
-        """(sum of the map + rest) / value: 1 where the map accounts for all of it; None where it is not meant to."""
-        return None if self.rest is None or self.value == 0 else (float(self.map.sum()) + self.rest) / self.value
-
-    def heat(self, shape: Sequence[int]) -> Tensor:
-        """The map brought to a sample's (*spatial), by straight lines between the middles of its positions."""
-        return interpolated(self.map[None, None], shape)[0, 0]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"value": self.value, "rest": self.rest, "explained": self.explained, "map": self.map.tolist()}
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """Two samples, or two and a third that the first is to be told from. `score`: of a and b; `distance`: 2 - 2 score.
-    `a`, `b`, `n`: the maps; None for a code without its sample. `against`: the score of a and n, None of a pair."""
-
-    method: str
-    layer: str | None
-    score: float
-    a: Share
-    b: Share | None
-    against: float | None = None
-    n: Share | None = None
-
-    @property
-    def distance(self) -> float:
-        return max(0.0, 2 - 2 * self.score)
-
-    def to_dict(self) -> dict[str, Any]:
-        shares = {name: share and share.to_dict() for name, share in (("a", self.a), ("b", self.b), ("n", self.n))}
-        plain = {name: getattr(self, name) for name in ("method", "layer", "score", "distance", "against")}
-        return plain | shares
 
 
 def score_with(code: Tensor) -> Target:
@@ -115,36 +64,29 @@ def compare_samples(
     others = [b] if against is None else [b, against]
     with torch.no_grad():
         code_a = _unit(net(a))[0]
-    codes = [_code(net, x, a, code_a) for x in others]
+    codes = [code_a, *(_code(net, x, a, code_a) for x in others)]
     if method == "occlusion":
         layer = None
     elif layer is None:
         layer = last_map(net, a)
 
-    def share(x: Tensor, code: Tensor) -> Share | None:
-        if x.ndim == 1:
-            return None
+    def share(x: Tensor, other: np.ndarray) -> Share:
         blank = x.mean(tuple(range(2, x.ndim)), keepdim=True).expand_as(x).clone()
         if baseline is not None:
             blank.fill_(baseline)
-        target = score_with(code)
+        target = score_with(torch.from_numpy(other).to(code_a))
         if method == "occlusion":
             cover = attribute(net, x, target, method=method, baseline=blank, window=window, stride=stride)
-            return Share(cover.map[0, 0], float(cover.value))
+            return Share(cover.map[0, 0].numpy(), float(cover.value))
         assert layer is not None
         if method == "grad-cam":
             y, cam = weighted(net, x, target, layer)
-            return Share(cam[0, 0], float(y))
+            return Share(cam[0, 0].numpy(), float(y))
         shares, value, rest = differences(net, x, blank, target, layer)
-        return Share(shares.sum(0), value, rest)
+        return Share(shares.sum(0).numpy(), value, rest)
 
-    scores = [float(code_a @ code) for code in codes]
-    of_a = share(a, codes[0] if against is None else codes[0] - codes[1])
-    assert of_a is not None
-    rest = [share(x, code_a) for x in others]
-    if against is None:
-        return Comparison(method, layer, scores[0], of_a, rest[0])
-    return Comparison(method, layer, scores[0], of_a, rest[0], scores[1], rest[1])
+    samples = [x if x.ndim > 1 else None for x in (a, *others)]
+    return compared(method, layer, samples, [code.numpy() for code in codes], share)
 
 
 def last_map(net: nn.Module, x: Tensor, until: str | None = None) -> str:

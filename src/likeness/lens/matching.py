@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from ..errors import FingerprintMismatch, InvalidOption
+from ..errors import FingerprintMismatch, InvalidOption, UnknownName
 from ..faces.alignment import align
-from ..nets import identity
-from ..nets.entries import Preprocessing
 from ..recognition.encoder import FaceEncoder, Template, resolve
 from ..samples.images import ImageSource, read_image, write_image
-from .comparing import Comparison, Share, compare_samples
+from .comparison import METHODS, Comparison, Share, compared
 from .drawing import overlay, sheet
-
-LATE = 2  # stages of a tower after the maps that are looked at: 14 x 14 positions of a face of 112 pixels
+from .face_shares import face_shares
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +54,7 @@ class PhotoComparison:
     def image(self) -> np.ndarray:
         """The faces, and below them in two colours what brings the codes together and what drives them apart, as an
         (h, w, 3) uint8 picture."""
-        heats = {name: share.heat(self.pictures[name].shape[:2]).numpy() for name, share in self.shares.items()}
+        heats = {name: share.heat(self.pictures[name].shape[:2]) for name, share in self.shares.items()}
         peak = max(float(np.abs(heat).max()) for heat in heats.values())
         columns = [
             (self.names[name], picture, overlay(picture, heats[name], peak), self._sum(name))
@@ -107,11 +102,12 @@ def compare(
     Raises UnreadableFile, TooManyPixels, UnknownName, WeightsError; InvalidOption where a photograph has no single good
     face, or no gradient flows through the encoder; FingerprintMismatch for a template of another encoder.
     """
+    if method not in METHODS:
+        raise UnknownName(f"there is no method called {method!r}; it is one of {', '.join(METHODS)}")
     coder = resolve(encoder)
     assert isinstance(coder, FaceEncoder)
-    net = OnnxNet(coder) if method == "occlusion" else gradient_net(coder)
     sources = {"a": a, "b": b} | ({} if against is None else {"n": against})
-    names, pictures, samples = {}, {}, {}
+    names, pictures, codes = {}, {}, {}
     for key, source in sources.items():
         names[key] = source.origin if isinstance(source, Template) else _name(source)
         if isinstance(source, Template):
@@ -120,61 +116,26 @@ def compare(
                     f"{names[key]} is a template of encoder {source.fingerprint}, but {coder.name!r} is "
                     f"{coder.fingerprint}; encode its photograph again"
                 )
-            samples[key] = torch.from_numpy(source.code)
+            codes[key] = source.code
         else:
             pictures[key] = _crop(source, names[key], coder)
-            samples[key] = torch.from_numpy(pictures[key].copy()).permute(2, 0, 1)[None].float()
-    third = samples.get("n")
-    found = compare_samples(net, samples["a"], samples["b"], against=third, method=method, layer="maps")
+    found = _comparison(coder, method, sources, pictures, codes)
     calibration = coder.calibration
     threshold = None if calibration is None else calibration.threshold_open_set(max_fmr, 1)
     return PhotoComparison(found, names, pictures, threshold, max_fmr, coder.name, coder.fingerprint)
 
 
-class GradientNet(nn.Module):
-    """Aligned crops (b, 3, size, size), 0...255, to the codes that the encoder gives them, with gradients. Where it
-    also looks at the mirror image, `maps` holds both, turned back, so that a position means the same place of a face.
-    """
+def _comparison(
+    encoder: FaceEncoder, method: str, keys: Iterable[str], crops: dict[str, np.ndarray], codes: dict[str, np.ndarray]
+) -> Comparison:
+    """Of a, b and perhaps n (keys), of each the crop, or the code alone."""
+    if method == "linear":
+        net = face_shares(encoder)
+        known = [codes[key] if key in codes else net.code(crops[key]) for key in keys]
+        return compared(method, "maps", [crops.get(key) for key in keys], known, net.share)
+    from .face_nets import compare_crops
 
-    def __init__(self, tower: identity.Tower, preprocessing: Preprocessing) -> None:
-        super().__init__()
-        self.first, self.last = tower.stages[:-LATE], tower.stages[-LATE:]
-        self.tower, self.preprocessing, self.maps = tower, preprocessing, nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = (x - self.preprocessing.mean) / self.preprocessing.scale
-        if self.preprocessing.input_order == "bgr":
-            x = x.flip(1)
-        if not self.preprocessing.mirror:
-            return self._code(self.maps(self.first(x)))
-        maps = self.maps(torch.cat([self.first(x), self.first(x.flip(-1)).flip(-1)], 1))
-        as_seen, mirrored = maps.chunk(2, 1)
-        return F.normalize(self._code(as_seen) + self._code(mirrored.flip(-1)))
-
-    def _code(self, maps: Tensor) -> Tensor:
-        return self.tower.head(self.last(maps))
-
-
-class OnnxNet(nn.Module):
-    """The same through the encoder's own engine, without gradients."""
-
-    def __init__(self, encoder: FaceEncoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, x: Tensor) -> Tensor:
-        crops = x.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-        return torch.from_numpy(self.encoder.encode_crops(crops.numpy()))
-
-
-def gradient_net(encoder: FaceEncoder) -> GradientNet:
-    """The net behind an encoder of the catalogue. Raises InvalidOption where there is an ONNX file only."""
-    file = encoder.entry.path and encoder.entry.path.with_suffix(".safetensors")
-    if not file or not file.is_file():
-        raise InvalidOption(
-            f"{encoder.name!r} is an ONNX file only, through which no gradient flows: use method='occlusion'"
-        )
-    return GradientNet(identity.load(file), encoder.preprocessing).eval()
+    return compare_crops(encoder, method, *((crops | codes)[key] for key in keys))
 
 
 def _crop(source: ImageSource, name: str, encoder: FaceEncoder) -> np.ndarray:

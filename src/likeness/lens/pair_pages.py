@@ -78,7 +78,7 @@ def _pair(look: Look, place: int, kind: str, a: int, b: int, layer: str | None, 
     samples = [exhibits.sample(i) for i in (a, b)]
     found = compare_samples(look.net, samples[0][None], samples[1][None], layer=layer)
     shares = [share for share in (found.a, found.b) if share is not None]
-    heats = [share.heat(x.shape[1:]).numpy() for share, x in zip(shares, samples, strict=True)]
+    heats = [share.heat(x.shape[1:]) for share, x in zip(shares, samples, strict=True)]
     peak = max(float(np.abs(heat).max()) for heat in heats) or 1.0
     plain = [Panel(exhibits.scaled(x)) for x in samples]
     laid = [Panel(one.sample, heat=heat / peak) for one, heat in zip(plain, heats, strict=True)]

@@ -1,0 +1,72 @@
+"""The linear method of `lens.compare` for encoders of faces: as `lens.differences`, in NumPy alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InvalidOption
+from ..nets.entries import Preprocessing
+from ..recognition.encoder import FaceEncoder
+from . import plain_tower
+from .comparison import Share
+
+LATE = 2  # stages of a tower after the maps that are looked at: 14 x 14 positions of a face of 112 pixels
+
+
+@dataclass(frozen=True, eq=False)
+class FaceShares:
+    """An encoder of aligned crops (size, size, 3) uint8. Where it also looks at the mirror image, the maps of that are
+    turned back, so that a position means the same place of a face."""
+
+    tower: plain_tower.PlainTower
+    preprocessing: Preprocessing
+
+    def code(self, crop: np.ndarray) -> np.ndarray:
+        """The unit code (d,)."""
+        codes = [self.tower.codes(self.tower.maps(view, LATE), LATE)[0][0] for view in self._views(crop[None])]
+        return _unit(np.sum([_unit(code) for code in codes], 0))
+
+    def share(self, crop: np.ndarray, code: np.ndarray) -> Share:
+        """What each position adds to `<f(crop), code>`, against a blank sample of the crop's mean colour."""
+        blank = np.broadcast_to(crop.mean((0, 1), dtype=np.float32), crop.shape)
+        views = []
+        for view in self._views(np.stack([blank, crop])):
+            maps = self.tower.maps(view, LATE)
+            raw, back = self.tower.codes(maps, LATE)
+            views.append((maps[1] - maps[0], raw / np.linalg.norm(raw[1]), back, np.linalg.norm(raw[1])))
+        both = np.sum(
+            [codes for _, codes, _, _ in views], 0
+        )  # of the blank sample and this one, under the norms of this one
+        length = np.linalg.norm(both[1])
+        shares = [(change * back(code / (norm * length))).sum(0) for change, _, back, norm in views]
+        turned = [share if i == 0 else share[:, ::-1] for i, share in enumerate(shares)]
+        rest, value = (float(one @ code / length) for one in both)
+        return Share(np.sum(turned, 0), value, rest)
+
+    def _views(self, crops: np.ndarray) -> list[np.ndarray]:
+        """Crops (b, h, w, 3) as the net takes them (b, 3, h, w); and turned, where the encoder looks at that."""
+        x = (crops.astype(np.float32) - self.preprocessing.mean) / self.preprocessing.scale
+        x = np.moveaxis(x[..., ::-1] if self.preprocessing.input_order == "bgr" else x, -1, 1)
+        return [x, x[..., ::-1]] if self.preprocessing.mirror else [x]
+
+
+def face_shares(encoder: FaceEncoder) -> FaceShares:
+    """Of an encoder of the catalogue. Raises InvalidOption where there is an ONNX file only, WeightsError."""
+    return FaceShares(plain_tower.read(weights_of(encoder)), encoder.preprocessing)
+
+
+def weights_of(encoder: FaceEncoder) -> Path:
+    """The safetensors file of an encoder. Raises InvalidOption where there is none."""
+    file = encoder.entry.path and encoder.entry.path.with_suffix(".safetensors")
+    if not file or not file.is_file():
+        raise InvalidOption(
+            f"{encoder.name!r} is an ONNX file only, through which no gradient flows: use method='occlusion'"
+        )
+    return file
+
+
+def _unit(code: np.ndarray) -> np.ndarray:
+    return code / np.linalg.norm(code)
