@@ -12,10 +12,11 @@ from torch import nn
 
 from likeness.errors import Collapse, InvalidOption, LikenessError, StorageError, UnknownName, WeightsError
 from likeness.metric import heads, training
+from likeness.metric.augment import to_input
 from likeness.metric.data import Crops, held_out, load_crops
 from likeness.metric.distillation import distillation, teacher_codes
 from likeness.metric.loop import CollapseAlarm
-from likeness.metric.losses import Terms
+from likeness.metric.losses import ArcFace, Terms
 from likeness.metric.training import held_out_figures, shuffled, train_recognition
 from likeness.nets import identity, weights_file
 
@@ -185,6 +186,21 @@ def lesson(people: Path, *, first_row: int = 0, **changes: Any) -> training.Less
     plan = training.Plan(**(options | changes))
     crops = training.load_crops(people)
     return training.Lesson(plan, training._tower(plan), crops, np.arange(first_row, len(crops)), None)
+
+
+def test_fine_tuning_by_arcface_starts_at_the_mean_codes_of_the_subjects(people: Path, tmp_path: Path) -> None:
+    shape = identity.Architecture(widths=(4, 8), blocks=(1, 1))
+    identity.save(identity.Tower(shape), tmp_path / "enc.safetensors")
+    learner = lesson(people, loss="arcface", init=tmp_path / "enc.safetensors")
+    net, (criterion,) = identity.load(tmp_path / "enc.safetensors"), learner.extra
+    x = to_input(torch.from_numpy(learner.crops.images))
+    with torch.no_grad():
+        codes = net(x).numpy()
+    for subject in np.unique(learner.subjects):
+        mean = codes[learner.subjects == subject].mean(0)
+        assert np.abs(criterion.weight[subject].detach().numpy() - mean / np.linalg.norm(mean)).max() < 1e-5
+    fresh = lesson(people, loss="arcface").criterion
+    assert isinstance(fresh, ArcFace) and not torch.equal(fresh.weight, criterion.weight)  # type: ignore[arg-type]
 
 
 def test_resolutions_come_in_their_shares_of_the_steps(people: Path) -> None:

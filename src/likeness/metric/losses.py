@@ -243,6 +243,15 @@ class ArcFace(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.weight = nn.Parameter(torch.randn(classes, code_length, generator=generator) / code_length**0.5)
 
+    @torch.no_grad()
+    def start(self, codes: Tensor, subjects: Tensor) -> None:
+        """Let each subject's vector be the direction of the mean of its codes (n, d), as fine-tuning wants it: from
+        vectors drawn at random the first steps would undo what the net has learnt. Subjects (n,) not among them keep
+        theirs."""
+        sums = torch.zeros_like(self.weight).index_add_(0, subjects.to(codes.device), codes.to(self.weight))
+        known = torch.bincount(subjects, minlength=len(self.weight)).to(codes.device) > 0
+        self.weight[known] = F.normalize(sums[known])
+
     def forward(self, codes: Tensor, subjects: Tensor, *, generator: torch.Generator | None = None) -> Terms:
         codes, subjects = _labelled(codes, subjects)
         if not len(codes):

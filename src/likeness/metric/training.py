@@ -96,7 +96,8 @@ def train_recognition(
     teacher: an ONNX encoder of aligned crops (RGB, x/127.5 - 1) whose codes are distilled.
     hints: names of values inside the teacher, maps that the net's own maps of the same size learn to predict.
     unlabelled: folders of faces without a name; they serve distillation only.
-    init: an encoder to start from (fine-tuning); its architecture wins over widths and blocks.
+    init: an encoder to start from (fine-tuning); its architecture wins over widths and blocks, and arcface's subject
+        vectors start at the mean codes that it gives them.
     widths: channels of each stage of the net.
     blocks: residual blocks of each stage.
     sizes: resolutions in pixels, one after the other: a low one first sees more faces in the same time.
@@ -160,7 +161,7 @@ def train_recognition(
         identity.save(averaged, out)  # type: ignore[arg-type]
         if head is not None and isinstance(lesson.criterion, losses.PairLogistic):
             heads.save(lesson.criterion.head, head)
-        figures.update(held_out_figures(averaged, strangers, device=device))
+        figures.update(held_out_figures(averaged, strangers))
         kept = step
         return figures
 
@@ -251,6 +252,8 @@ class Lesson:
                 margin=plan.margin,
                 seed=plan.seed,
             ).to(plan.device)
+            if plan.init and isinstance(self.criterion, losses.ArcFace):
+                self.criterion.start(*_codes_of(tower, crops, rows, on_progress))
         self.targets: _Targets | None = None
         self.hinted: Hints | None = None
         if plan.teacher:
@@ -310,6 +313,22 @@ class Lesson:
         return Terms(total, info)
 
 
+@torch.no_grad()
+def _codes_of(
+    net: nn.Module, crops: Crops, rows: np.ndarray, on_progress: Progress | None = None
+) -> tuple[Tensor, Tensor]:
+    """Unit codes (n, d) of these crops as they are, and their subjects (n,)."""
+    net.eval()
+    device = next((weights.device for weights in net.parameters()), torch.device("cpu"))
+    codes = []
+    for first in range(0, len(rows), 128):
+        x = to_input(torch.from_numpy(crops.images[rows[first : first + 128]]))
+        codes.append(net(x.contiguous(memory_format=torch.channels_last).to(device)).float())
+        if on_progress:
+            on_progress(min(first + 128, len(rows)), len(rows), {"stage": "codes"})
+    return torch.cat(codes), torch.from_numpy(crops.subjects[rows])
+
+
 class _Targets:
     """The teacher's codes of the training crops, whole and along their first `length` principal directions."""
 
@@ -330,7 +349,7 @@ def shuffled(count: int, batch: int, step: int, seed: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def held_out_figures(net: nn.Module, strangers: Crops, *, device: str = "cpu") -> dict[str, float]:
+def held_out_figures(net: nn.Module, strangers: Crops) -> dict[str, float]:
     """How the net tells people apart that it never saw: TAR at FAR 1e-2 and 1e-3 over all pairs, at full resolution.
 
     Empty where there is no mated or no non-mated pair: then there is nothing to count.
@@ -339,13 +358,8 @@ def held_out_figures(net: nn.Module, strangers: Crops, *, device: str = "cpu") -
     mated = strangers.subjects[a] == strangers.subjects[b]
     if mated.all() or not mated.any():
         return {}
-    net.eval()
-    codes = []
-    for first in range(0, len(strangers), 128):
-        x = to_input(torch.from_numpy(strangers.images[first : first + 128]))
-        codes.append(net(x.contiguous(memory_format=torch.channels_last).to(device)).float().cpu().numpy())
-    whole = np.concatenate(codes)
-    cosine = (whole @ whole.T)[a, b]
+    codes, _ = _codes_of(net, strangers, np.arange(len(strangers)))
+    cosine = (codes @ codes.T).cpu().numpy()[a, b]
     threshold = np.quantile(cosine[~mated], [0.99, 0.999])
     return {
         f"held_out_tar@{far:g}": float((cosine[mated] > t).mean())
