@@ -211,12 +211,15 @@ def test_arcface_equals_the_loop(margin: float) -> None:
     assert 0 < right < 9
 
 
-def test_class_vectors_begin_about_as_long_as_codes() -> None:
-    """So that one learning rate fits both."""
+def test_class_vectors_may_start_at_mean_codes() -> None:
     fresh, started = losses.ArcFace(4, 2, seed=1), losses.ArcFace(4, 2, seed=1)
     started.start(torch.tensor([[3.0, 0.0], [0.0, 4.0], [5.0, 0.0]]), torch.tensor([0, 0, 3]))
     assert torch.allclose(started.weight[[0, 3]], torch.tensor([[0.6, 0.8], [1.0, 0.0]]))
     assert torch.equal(started.weight[1:3], fresh.weight[1:3])  # of nobody seen
+
+
+def test_class_vectors_begin_about_as_long_as_codes() -> None:
+    """So that one learning rate fits both."""
     lengths = losses.ArcFace(200, 64).weight.detach().norm(dim=1)
     assert float(lengths.min()) > 0.6 and float(lengths.max()) < 1.5
     assert float(lengths.square().mean()) == pytest.approx(1, abs=0.05)
