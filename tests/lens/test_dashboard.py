@@ -1,7 +1,9 @@
 """Reports of any net and samples, and of our nets and pictures: what they show, and that they hold together."""
 
+import contextlib
 import json
 from collections.abc import Sequence
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,13 @@ from torch import Tensor, nn
 import likeness
 from likeness.cli.main import main
 from likeness.errors import InvalidOption, StorageError
-from likeness.lens import exhibits, unit_pages
-from likeness.lens.dashboard import report, report_patches
+from likeness.lens import dashboard, exhibits, unit_pages
+from likeness.lens.dashboard import report
 from likeness.lens.models import open_model
+from likeness.lens.patches import top_patches
 from likeness.nets.activations import activations
 from likeness.nets.layers import conv, max_pool
+from likeness.progress import Progress
 from likeness.samples.images import read_image
 
 SIZES = {1: (48,), 2: (16, 20), 3: (12, 10, 8)}
@@ -178,25 +182,60 @@ def test_a_silent_unit_says_so(tmp_path: Path) -> None:
 
 def test_an_interrupted_report_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exhibits, "BATCH", 1)
-    net, x, seen = Coder(1).eval(), samples(1, 130), []
-    options: dict[str, Any] = {"layers": ["first"], "units": [0], "k": 1}
+    monkeypatch.setattr(dashboard, "top_patches", partial(top_patches, every=0))
+    net, x, told = Coder(1).eval(), samples(1, 30), []
+    options: dict[str, Any] = {"layers": ["first"], "units": [0, 1], "k": 1, "patches_only": True}
+
+    def stop(when: tuple[int, int]) -> Progress:
+        def on_progress(done: int, total: int, info: dict[str, Any]) -> None:
+            told.append((done, total))
+            if (done, total) == when:
+                raise KeyboardInterrupt
+
+        return on_progress
+
+    for when, expected in (
+        ((20, 30), [(i, 30) for i in range(1, 21)]),
+        ((1, 2), [*((i, 30) for i in range(21, 31)), (1, 2)]),  # while pages are made, after the pass
+        ((0, 0), [(1, 2), (2, 2)]),
+    ):
+        told.clear()
+        with contextlib.suppress(KeyboardInterrupt):
+            made = report(net, x, tmp_path / "a", on_progress=stop(when), **options)
+        assert told == expected
+        assert (tmp_path / "a/.patches").exists() == (when != (0, 0))
+    assert made.patches == report(net, x, tmp_path / "b", **options).patches
+    assert not list(tmp_path.rglob(".patches*"))
+
+
+@pytest.mark.parametrize("what", ("weights", "kind", "samples", "layers"))
+def test_a_report_of_something_else_does_not_go_on(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exhibits, "BATCH", 1)
+    monkeypatch.setattr(dashboard, "top_patches", partial(top_patches, every=0))
+    net, x = Coder(1).eval(), samples(1, 30)
+    options: dict[str, Any] = {"layers": ["first"], "units": [0], "k": 1, "patches_only": True}
 
     def stop(done: int, total: int, info: dict[str, Any]) -> None:
-        if done == 120:
+        if done == 20:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         report(net, x, tmp_path / "a", on_progress=stop, **options)
-    with pytest.raises(KeyboardInterrupt):  # another net does not go on with it
-        report(Coder(1).double().float().eval(), x + 1, tmp_path / "a", on_progress=stop, **options)
-    again = report(net, x, tmp_path / "a", on_progress=lambda done, total, info: seen.append(done), **options)
-    assert seen[0] == 101
+    if what == "weights":
+        net.get_submodule("first.0").weight.data.neg_()  # type: ignore[operator,union-attr]
+    elif what == "kind":
+        net.first[1] = nn.Tanh()
+    elif what == "samples":
+        x[10] *= 9
+    else:
+        options["layers"] = [SECOND]
+    again = report(net, x, tmp_path / "a", **options)
     assert again.patches == report(net, x, tmp_path / "b", **options).patches
 
 
 def test_pictures_and_the_patches_that_were_found(vgg: Path, pictures: Path, tmp_path: Path) -> None:
     model = open_model(vgg, size=32)
-    made = report_patches(model, pictures, tmp_path / "out", layers=["relu1_1", "relu2_2"], k=4)
+    made = report(model, pictures, tmp_path / "out", layers=["relu1_1", "relu2_2"], k=4, patches_only=True)
     assert made.skipped == (pictures / "text.png",) and made.patches.samples == 12
     assert made.shown["relu2_2"] == made.patches.layers["relu2_2"].selective(9)
     pages = checked(tmp_path / "out")
@@ -254,12 +293,12 @@ def test_what_is_there_is_not_replaced(tmp_path: Path) -> None:
     mine.parent.mkdir()
     mine.write_text("mine")
     with pytest.raises(InvalidOption, match="would be replaced"):
-        report_patches(net, x, mine.parent, layers=["first"], units=[0])
+        report(net, x, mine.parent, layers=["first"], units=[0], patches_only=True)
     assert mine.read_text() == "mine" and list(mine.parent.iterdir()) == [mine]
     with pytest.raises(StorageError, match=r"index\.html cannot be a report's folder"):
-        report_patches(net, x, mine, layers=["first"], units=[0])
+        report(net, x, mine, layers=["first"], units=[0], patches_only=True)
     for _ in range(2):  # its own pages are
-        report_patches(net, x, tmp_path / "out", layers=["first"], units=[0])
+        report(net, x, tmp_path / "out", layers=["first"], units=[0], patches_only=True)
 
 
 def test_the_command_line(vgg: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -294,6 +333,6 @@ def test_hearts_and_heads(data: Path, tmp_path: Path) -> None:
     head = np.load(data / "volume" / "ct_headsq_93x64x64.npz")["volume"].astype(np.float32)
     parts = np.stack([head[None, i : i + 24, 8:56, 8:56] for i in range(0, 64, 8)]) / head.max()
     for dims, x in ((1, ecg), (3, parts)):
-        made = report_patches(Coder(dims).eval(), x, tmp_path / str(dims), units=[0])
+        made = report(Coder(dims).eval(), x, tmp_path / str(dims), units=[0], patches_only=True)
         assert len(checked(tmp_path / str(dims))) == 3
         assert made.patches.samples == 8

@@ -7,10 +7,8 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import quote
 
-from ..samples.files import atomic_write
 from .histograms import Histogram
 
 STYLE = """
@@ -96,12 +94,6 @@ class Steps:
     up: tuple[str, str]
     before: str | None
     after: str | None
-
-
-def write(path: Path, page: str) -> None:
-    """Raises StorageError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, page.encode())
 
 
 def page(title: str, body: str, *, style: str) -> str:
