@@ -181,6 +181,14 @@ def test_a_silent_unit_says_so(tmp_path: Path) -> None:
     assert "never fires" in Page(tmp_path / "index.html").words
 
 
+def test_a_unit_that_fires_once_does_fire(tmp_path: Path) -> None:
+    x = -torch.ones(6, 1, 200)
+    x[3, 0, 100] = 5  # between the positions that are counted
+    made = report(nn.Sequential(nn.Identity()), x, tmp_path, layers=["0"], k=1, patches_only=True)
+    assert made.patches.layers["0"].deviation == (0,)
+    assert "up to 5" in Page(tmp_path / "index.html").words and "never" not in Page(tmp_path / "index.html").words
+
+
 def test_an_interrupted_report_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exhibits, "BATCH", 1)
     monkeypatch.setattr(dashboard, "top_patches", partial(top_patches, every=0))
