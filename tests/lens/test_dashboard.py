@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -365,6 +366,23 @@ def test_the_field_drawn_is_that_of_the_unit_in_the_middle(tmp_path: Path) -> No
     assert (left, width) == pytest.approx((20, 9), abs=0.05)  # position 24 and four on each side
 
 
+def test_the_sample_of_the_overview_is_no_extreme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = samples(2, 5)
+    x[:, 0, 3, 3] = torch.tensor([9.0, 8, 7, 6, 5])
+    x = torch.cat(
+        [x.roll(i, 0) for i in range(3)], 1
+    )  # of the three units 9 at another sample each, in other strengths
+    x *= torch.tensor([1.0, 5, 2])[:, None, None]
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(
+        exhibits, "write", lambda stem, drawing: drawn.setdefault(stem.name, drawing) is None or stem.name
+    )
+    monkeypatch.setattr(exhibits, "draw", lambda shown, **_: shown[0].sample)
+    report(nn.Sequential(nn.Identity()), x, tmp_path, layers=["0"], k=1, patches_only=True)
+    low, high = float(x.min()), float(x.max())
+    assert drawn["depth"] == pytest.approx(((x[2] - low) / (high - low)).numpy())  # unit 2: 18, between 9 and 45
+
+
 def test_subjects_with_several_samples_come_first(tmp_path: Path) -> None:
     """Where two subjects have several samples, others are left out; else all are in."""
     net, x = Coder(1).eval(), samples(1, 6)
@@ -403,20 +421,12 @@ def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:
 
 def test_pictures_of_several_places(vgg: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(pictures)
-    net = tmp_path / "vgg-v1.5.safetensors"
-    net.write_bytes(vgg.read_bytes())
-    report(
-        open_model(net, size=32),
-        ["00.png", pictures.resolve() / "01.png"],
-        tmp_path / "out",
-        layers=["relu1_1"],
-        units=[0],
-    )
-    pages = checked(tmp_path / "out")
-    assert "What vgg-v1.5 sees" in pages["index.html"].words
-    assert (
-        "· 00.png ·" in pages["units/1-relu1_1-0.html"].words and "· 01.png ·" in pages["units/1-relu1_1-0.html"].words
-    )
+    model, places = open_model(vgg, size=32), ["00.png", pictures.resolve() / "01.png"]
+    for name in ("nets/vgg-v1.5", "nets/vgg-v1.5.safetensors"):
+        report(replace(model, name=name), places, tmp_path / "out", layers=["relu1_1"], units=[0], patches_only=True)
+        pages = checked(tmp_path / "out")
+        assert "What vgg-v1.5 sees" in pages["index.html"].words
+        assert all(f"· {i:02}.png ·" in pages["units/1-relu1_1-0.html"].words for i in range(2))
 
 
 def test_each_sample_is_asked_for_once_in_a_pass() -> None:

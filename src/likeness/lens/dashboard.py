@@ -165,9 +165,10 @@ def _index(look: Look, name: str, x: Tensor, cards: dict[str, list[pages.Card]],
         layer: one.field.span([n // 2 for n in shapes[layer][2:]], spatial) for layer, one in found.layers.items()
     }
     colours = dict(zip(windows, itertools.cycle(panels.LAYERS), strict=False))
-    # One sample for all layers, so that one sees the field grow: the one that excites the deepest layer most.
+    # One sample for all layers, so that one sees the field grow: of those that excite a unit of the deepest layer most
+    # the one in the middle, as what excites most of all is often an odd one.
     hits = [hit for unit_hits in found.layers[list(windows)[-1]].hits for hit in unit_hits[:1]]
-    sample = exhibits.shown(max(hits, key=lambda hit: hit.activation).sample)
+    sample = exhibits.shown(sorted(hits, key=lambda hit: hit.activation)[len(hits) // 2].sample)
     middle = [n // 2 for n in spatial]
     marks = [(window, colours[layer]) for layer, window in windows.items()]
     depth = look.draw("depth", [panels.Panel(sample, marks[::-1], middle)])

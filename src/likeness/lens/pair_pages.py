@@ -97,7 +97,7 @@ def _pair(
         peak = max(float(np.abs(heat).max()) for heat in heats) or 1.0
         laid = [Panel(one.sample, heat=heat / peak) for one, heat in zip(plain, heats, strict=True)]
         for i, share in enumerate(shares):
-            words[i] += f" adds {float(share.map.sum()):+.3f} to the score"
+            words[i] += f" adds {round(float(share.map.sum()), 3) + 0.0:+.3f} to the score"
             words[i] += "" if share.rest is None else f"; a blank sample in its place would leave {share.rest:.3f}"
         facts.append(("maps of", f"{found.layer}"))
         if explained := [f"{share.explained:.1%}" for share in shares if share.explained is not None]:
