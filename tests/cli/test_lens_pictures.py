@@ -50,9 +50,13 @@ def test_attribute(cli: Cli, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.png"
     photo = photos / "people" / "Eileen Collins.jpg"
     found = cli("lens", "attribute", "face", photo, "--class", 5, "--method", "grad-cam", "-o", out, "--json").json
-    assert (found["method"], found["layer"]) == ("grad-cam", "stages") and read_image(out).shape == (352, 696, 3)
+    assert (found["method"], found["layer"]) == ("grad-cam", "stages") and read_image(out).shape == (542, 716, 3)
     words = ["lens", "attribute", "vgg-slim", photos / "cat.jpg", "--size", 64, "--unit", "relu3_1:17"]
-    assert cli(*words, "--method", "guided-backprop", "-o", out).out.startswith(f"{out}: guided-backprop, target ")
+    assert cli(*words, "--method", "guided-backprop", "-o", out).out.startswith(
+        f"{out}: relu3_1:17, guided-backprop, target "
+    )
+    words = ["lens", "attribute", "alexnet-slim", photos / "cat.jpg", "--class", "golf_ball", "-o", out]
+    assert cli(*words).out.startswith(f"{out}: class ") and "(golf_ball), gradient" in cli(*words).out
 
 
 def test_mistakes_are_one_line_that_helps(cli: Cli, photos: Path, tmp_path: Path) -> None:
@@ -67,6 +71,8 @@ def test_mistakes_are_one_line_that_helps(cli: Cli, photos: Path, tmp_path: Path
         (["invert", "vgg-slim", cat, "--layer", "relu31"], "did you mean 'relu3_1'"),
         (["invert", "vgg-slim", cat, "--layer", "relu3_1", "-o", cat], "would be replaced"),
         (["attribute", "vgg-slim", cat, "--class", 3], "no class 3"),
+        (["attribute", "vgg-slim", cat, "--class", "cat"], "have no names"),
+        (["attribute", "alexnet-slim", cat, "--class", "golfball"], "'golf_ball'"),
         (["attribute", "face", cat, "--class", 3], "nothing that face takes"),
         (["attribute", "vgg-slim", cat, "--unit", "relu3_1:1", "--method", "grad"], "gradient"),
         (["maximize", "vgg-slim", "--unit", "relu3_1:1", "-o", tmp_path / "out.doc"], "cannot write"),

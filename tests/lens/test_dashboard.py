@@ -1,10 +1,14 @@
 """Reports of any net and samples, and of our nets and pictures: what they show, and that they hold together."""
 
+import contextlib
 import json
+import re
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -15,11 +19,13 @@ from torch import Tensor, nn
 import likeness
 from likeness.cli.main import main
 from likeness.errors import InvalidOption, StorageError
-from likeness.lens import exhibits, unit_pages
-from likeness.lens.dashboard import report, report_patches
+from likeness.lens import dashboard, exhibits, unit_pages
+from likeness.lens.dashboard import report
 from likeness.lens.models import open_model
+from likeness.lens.patches import top_patches
 from likeness.nets.activations import activations
 from likeness.nets.layers import conv, max_pool
+from likeness.progress import Progress
 from likeness.samples.images import read_image
 
 SIZES = {1: (48,), 2: (16, 20), 3: (12, 10, 8)}
@@ -176,27 +182,70 @@ def test_a_silent_unit_says_so(tmp_path: Path) -> None:
     assert "never fires" in Page(tmp_path / "index.html").words
 
 
+def test_a_unit_that_fires_once_does_fire(tmp_path: Path) -> None:
+    x = -torch.ones(6, 1, 200)
+    x[3, 0, 100] = 5  # between the positions that are counted
+    made = report(nn.Sequential(nn.Identity()), x, tmp_path, layers=["0"], k=1, patches_only=True)
+    assert made.patches.layers["0"].deviation == (0,)
+    assert "up to 5" in Page(tmp_path / "index.html").words and "never" not in Page(tmp_path / "index.html").words
+
+
 def test_an_interrupted_report_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exhibits, "BATCH", 1)
-    net, x, seen = Coder(1).eval(), samples(1, 130), []
-    options: dict[str, Any] = {"layers": ["first"], "units": [0], "k": 1}
+    monkeypatch.setattr(dashboard, "top_patches", partial(top_patches, every=0))
+    net, x, told = Coder(1).eval(), samples(1, 30), []
+    options: dict[str, Any] = {"layers": ["first"], "units": [0, 1], "k": 1, "patches_only": True}
+
+    def stop(when: tuple[int, int]) -> Progress:
+        def on_progress(done: int, total: int, info: dict[str, Any]) -> None:
+            told.append((done, total))
+            if (done, total) == when:
+                raise KeyboardInterrupt
+
+        return on_progress
+
+    for when, expected in (
+        ((20, 30), [(i, 30) for i in range(1, 21)]),
+        ((1, 2), [*((i, 30) for i in range(21, 31)), (1, 2)]),  # while pages are made, after the pass
+        ((0, 0), [(1, 2), (2, 2)]),
+    ):
+        told.clear()
+        with contextlib.suppress(KeyboardInterrupt):
+            made = report(net, x, tmp_path / "a", on_progress=stop(when), **options)
+        assert told == expected
+        assert (tmp_path / "a/.patches").exists() == (when != (0, 0))
+    assert made.patches == report(net, x, tmp_path / "b", **options).patches
+    assert not list(tmp_path.rglob(".patches*"))
+
+
+@pytest.mark.parametrize("what", ("weights", "kind", "samples", "layers"))
+def test_a_report_of_something_else_does_not_go_on(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exhibits, "BATCH", 1)
+    monkeypatch.setattr(dashboard, "top_patches", partial(top_patches, every=0))
+    net, x = Coder(1).eval(), samples(1, 30)
+    options: dict[str, Any] = {"layers": ["first"], "units": [0], "k": 1, "patches_only": True}
 
     def stop(done: int, total: int, info: dict[str, Any]) -> None:
-        if done == 120:
+        if done == 20:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         report(net, x, tmp_path / "a", on_progress=stop, **options)
-    with pytest.raises(KeyboardInterrupt):  # another net does not go on with it
-        report(Coder(1).double().float().eval(), x + 1, tmp_path / "a", on_progress=stop, **options)
-    again = report(net, x, tmp_path / "a", on_progress=lambda done, total, info: seen.append(done), **options)
-    assert seen[0] == 101
+    if what == "weights":
+        net.get_submodule("first.0").weight.data.neg_()  # type: ignore[operator,union-attr]
+    elif what == "kind":
+        net.first[1] = nn.Tanh()
+    elif what == "samples":
+        x[10] *= 9
+    else:
+        options["layers"] = [SECOND]
+    again = report(net, x, tmp_path / "a", **options)
     assert again.patches == report(net, x, tmp_path / "b", **options).patches
 
 
 def test_pictures_and_the_patches_that_were_found(vgg: Path, pictures: Path, tmp_path: Path) -> None:
     model = open_model(vgg, size=32)
-    made = report_patches(model, pictures, tmp_path / "out", layers=["relu1_1", "relu2_2"], k=4)
+    made = report(model, pictures, tmp_path / "out", layers=["relu1_1", "relu2_2"], k=4, patches_only=True)
     assert made.skipped == (pictures / "text.png",) and made.patches.samples == 12
     assert made.shown["relu2_2"] == made.patches.layers["relu2_2"].selective(9)
     pages = checked(tmp_path / "out")
@@ -237,6 +286,9 @@ def test_what_cannot_be_is_refused(vgg: Path, pictures: Path, tmp_path: Path) ->
     for arguments, options, message in (
         ((net, x), {"k": 5}, "square"),
         ((net, x), {"units": "all"}, "selective"),
+        ((net, x), {"units": ()}, "at least one"),
+        ((net, x), {"units": [0, 7, 9], "layers": ["first"]}, "units 0...2, not 7, 9"),
+        ((net, x), {"layers": []}, "name at least one"),
         ((net, x), {"names": ["a"]}, "1 names for 12"),
         ((net, iter(x)), {}, "length"),
         ((net, x[:0]), {}, "none of the 0 samples"),
@@ -249,17 +301,157 @@ def test_what_cannot_be_is_refused(vgg: Path, pictures: Path, tmp_path: Path) ->
             report(*arguments, tmp_path / "out", **options)
 
 
+class Folded(nn.Module):
+    """An operation whose receptive field is not known."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.cumsum(-1)
+
+
+class Placed(nn.Module):
+    """Samples of one size only."""
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self.place, self.last = nn.Parameter(torch.ones(1, 1, *SIZES[dims])), conv(dims, 1, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(x + self.place)
+
+
+@pytest.mark.parametrize("dims", (1, 2, 3))
+def test_what_cannot_be_made_is_left_away(dims: int, tmp_path: Path) -> None:
+    x, parts = samples(dims), [conv(dims, 1, 2, 3), nn.ReLU()]
+    made = report(nn.Sequential(*parts, Folded(), nn.ReLU()).eval(), x, tmp_path / "folded", units=[0], k=1)
+    assert list(made.shown) == ["1"]
+    report(Placed(dims).eval(), x, tmp_path / "placed", layers=["last"], units=[0], k=1)
+    words = checked(tmp_path / "placed")["units/1-last-0.html"].words
+    assert f"No sample of {' × '.join(['3'] * dims)} could be made for it" in words and "What excites it most" in words
+
+
+@pytest.mark.parametrize("dims", (1, 2, 3))
+def test_pairs_of_which_there_are_no_maps(dims: int, tmp_path: Path) -> None:
+    class Beside(Coder):
+        def __init__(self, dims: int) -> None:
+            super().__init__(dims)
+            self.beside = conv(dims, 1, 1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.beside(x)
+            return super().forward(x)
+
+    options: dict[str, Any] = {"units": [0], "k": 1, "subjects": [f"s{i // 2}" for i in range(12)]}
+    report(Beside(dims).eval(), samples(dims), tmp_path, layers=["beside"], **options)
+    pages = checked(tmp_path)
+    assert "There are no maps of what counts: the target does not depend" in pages["pairs/1.html"].words
+    assert "accounted for" not in pages["pairs/1.html"].words and "pairs" in pages["index.html"].anchors
+
+
+def test_layers_come_in_the_order_of_computation(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"units": [1, 0, 1], "k": 1, "subjects": [f"s{i // 2}" for i in range(12)]}
+    made = report(Coder(1).eval(), samples(1), tmp_path, layers=[SECOND, "first", SECOND], **options)
+    assert list(made.shown.items()) == [("first", (1, 0)), (SECOND, (1, 0))]
+    words = checked(tmp_path)["index.html"].words
+    assert words.index("first") < words.index(SECOND)
+    assert f"maps of{SECOND}" in Page(tmp_path / "pairs/1.html").words  # the deepest: 24 positions
+
+
+def test_the_field_drawn_is_that_of_the_unit_in_the_middle(tmp_path: Path) -> None:
+    net = nn.Sequential(conv(1, 1, 1, 9, padding=4)).eval()
+    report(net, samples(1), tmp_path, layers=["0"], units=[0], k=1, patches_only=True)
+    (frame,) = re.findall(
+        r'<rect x="([\d.]+)" width="([\d.]+)"[^>]*stroke-width', (tmp_path / "pictures/field-1.svg").read_text()
+    )
+    left, width = (float(value) / exhibits.SIDE * 48 for value in frame)
+    assert (left, width) == pytest.approx((20, 9), abs=0.05)  # position 24 and four on each side
+
+
+def test_the_sample_of_the_overview_is_no_extreme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = samples(2, 5)
+    x[:, 0, 3, 3] = torch.tensor([9.0, 8, 7, 6, 5])
+    x = torch.cat(
+        [x.roll(i, 0) for i in range(3)], 1
+    )  # of the three units 9 at another sample each, in other strengths
+    x *= torch.tensor([1.0, 5, 2])[:, None, None]
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(
+        exhibits, "write", lambda stem, drawing: drawn.setdefault(stem.name, drawing) is None or stem.name
+    )
+    monkeypatch.setattr(exhibits, "draw", lambda shown, **_: shown[0].sample)
+    report(nn.Sequential(nn.Identity()), x, tmp_path, layers=["0"], k=1, patches_only=True)
+    low, high = float(x.min()), float(x.max())
+    assert drawn["depth"] == pytest.approx(((x[2] - low) / (high - low)).numpy())  # unit 2: 18, between 9 and 45
+
+
+def test_subjects_with_several_samples_come_first(tmp_path: Path) -> None:
+    """Where two subjects have several samples, others are left out; else all are in."""
+    net, x = Coder(1).eval(), samples(1, 6)
+    options: dict[str, Any] = {"layers": ["first"], "units": [0], "k": 1}
+    report(net, x, tmp_path / "several", subjects=["a", "a", "b", "b", "lone", "other"], **options)
+    words = "".join(page.words for name, page in checked(tmp_path / "several").items() if name.startswith("pairs"))
+    assert all(f"sample {i}" in words for i in range(4)) and "sample 4" not in words and "sample 5" not in words
+    report(net, x, tmp_path / "one", subjects=["a", "a", "a", "b", "c", "d"], **options)
+    pages = checked(tmp_path / "one")
+    kinds = [pages[f"pairs/{i}.html"].words for i in range(1, 5)]
+    assert ["same subject" in words for words in kinds] == [True, False, False, False]
+
+
+def test_pages_of_an_earlier_report_go_and_nobody_elses(tmp_path: Path) -> None:
+    net, x, out = Coder(1).eval(), samples(1), tmp_path / "out"
+    options: dict[str, Any] = {"k": 1, "subjects": [f"s{i // 2}" for i in range(12)]}
+    report(net, x, out, layers=["first", SECOND], units=[0, 2], **options)
+    others = [out / "units/mine.html", out / "pictures/mine.svg", out / "notes.txt", tmp_path / "outside.html"]
+    for file in others:
+        file.write_text("mine")
+    record = json.loads((out / "patches.json").read_text())
+    record["pages"] += ["../outside.html", "units/../../outside.html", "notes.txt", str(tmp_path / "outside.html")]
+    (out / "patches.json").write_text(json.dumps(record))
+    report(net, x, out, layers=["first"], units=[1], patches_only=True, **options)
+    assert all(file.read_text() == "mine" for file in others)
+    for file in others:
+        file.unlink()
+    assert set(checked(out)) == {"index.html", "units/1-first-1.html"} and not (out / "pairs").exists()
+
+
+def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+    (tmp_path / "units").write_text("a file")
+    with pytest.raises(StorageError, match="cannot be a report's folder"):
+        report(Coder(1).eval(), samples(1), tmp_path, layers=["first"], units=[0])
+
+
+def test_pictures_of_several_places(vgg: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pictures)
+    model, places = open_model(vgg, size=32), ["00.png", pictures.resolve() / "01.png"]
+    for name in ("nets/vgg-v1.5", "nets/vgg-v1.5.safetensors"):
+        report(replace(model, name=name), places, tmp_path / "out", layers=["relu1_1"], units=[0], patches_only=True)
+        pages = checked(tmp_path / "out")
+        assert "What vgg-v1.5 sees" in pages["index.html"].words
+        assert all(f"· {i:02}.png ·" in pages["units/1-relu1_1-0.html"].words for i in range(2))
+
+
+def test_each_sample_is_asked_for_once_in_a_pass() -> None:
+    class Counted(list[Tensor]):
+        asked: ClassVar[list[int]] = []
+
+        def __getitem__(self, i: Any) -> Any:
+            self.asked.append(i)
+            return super().__getitem__(i)
+
+    kept = exhibits.of_samples(Counted(samples(1, 40)), None, None)
+    assert [len(x) for x in kept.batches()] == [32, 8] and Counted.asked == list(range(40))
+
+
 def test_what_is_there_is_not_replaced(tmp_path: Path) -> None:
     net, x, mine = Coder(1).eval(), samples(1), tmp_path / "mine" / "index.html"
     mine.parent.mkdir()
     mine.write_text("mine")
     with pytest.raises(InvalidOption, match="would be replaced"):
-        report_patches(net, x, mine.parent, layers=["first"], units=[0])
+        report(net, x, mine.parent, layers=["first"], units=[0], patches_only=True)
     assert mine.read_text() == "mine" and list(mine.parent.iterdir()) == [mine]
     with pytest.raises(StorageError, match=r"index\.html cannot be a report's folder"):
-        report_patches(net, x, mine, layers=["first"], units=[0])
+        report(net, x, mine, layers=["first"], units=[0], patches_only=True)
     for _ in range(2):  # its own pages are
-        report_patches(net, x, tmp_path / "out", layers=["first"], units=[0])
+        report(net, x, tmp_path / "out", layers=["first"], units=[0], patches_only=True)
 
 
 def test_the_command_line(vgg: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -278,6 +470,7 @@ def test_the_command_line(vgg: Path, pictures: Path, tmp_path: Path, capsys: pyt
         (["--layers", "relu9"], "relu"),
         (["--layers", "relu1_1", "--k", "5"], "square"),
         (["--layers", "relu1_1", "--units", "x"], "0-8"),
+        (["--layers", "relu1_1", "--units", "5-3"], "0-8"),
         (["--layers", "relu1_1", "--units", "7"], "0...3"),
     ):
         try:
@@ -288,12 +481,26 @@ def test_the_command_line(vgg: Path, pictures: Path, tmp_path: Path, capsys: pyt
         assert message in capsys.readouterr().err
 
 
+def test_an_interrupted_command_says_that_it_can_go_on(
+    vgg: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dashboard, "top_patches", interrupted)
+    for verb in ("patches", "report"):
+        words = ["lens", verb, str(vgg), str(pictures), "--layers", "relu1_1", "-o", str(tmp_path)]
+        assert main(words) == 130
+        said = capsys.readouterr()
+        assert said.out == "" and said.err == "likeness: interrupted; the same command goes on where it was\n"
+
+
 def test_hearts_and_heads(data: Path, tmp_path: Path) -> None:
     """An ECG and a CT, with nets that have learnt nothing."""
     ecg = np.load(data / "ecg" / "ecgid90.npz")["filtered"][:8, None, :1000].astype(np.float32) / 200
     head = np.load(data / "volume" / "ct_headsq_93x64x64.npz")["volume"].astype(np.float32)
     parts = np.stack([head[None, i : i + 24, 8:56, 8:56] for i in range(0, 64, 8)]) / head.max()
     for dims, x in ((1, ecg), (3, parts)):
-        made = report_patches(Coder(dims).eval(), x, tmp_path / str(dims), units=[0])
+        made = report(Coder(dims).eval(), x, tmp_path / str(dims), units=[0], patches_only=True)
         assert len(checked(tmp_path / str(dims))) == 3
         assert made.patches.samples == 8

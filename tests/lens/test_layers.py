@@ -1,5 +1,6 @@
 """The table of layers, and those that tell most."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from likeness.errors import InvalidOption
-from likeness.lens.layers import layer_table, telling_layers
+from likeness.errors import InvalidOption, UnknownName
+from likeness.lens.layers import in_order, layer_table, telling_layers
 from likeness.lens.models import open_model
 from likeness.nets.identity import Architecture, Tower
 from likeness.nets.layers import conv, max_pool
@@ -75,3 +76,30 @@ def test_they_follow_each_other_and_end_the_net(pools: list[bool]) -> None:
 def test_a_net_without_maps_is_refused() -> None:
     with pytest.raises(InvalidOption, match="positions"):
         telling_layers(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.zeros(1, 1, 4))
+
+
+def test_layers_whose_field_is_not_known_do_not_tell() -> None:
+    x = torch.zeros(1, 2, 9)
+    assert telling_layers(nn.Sequential(nn.ReLU(), Odd(), nn.ReLU()), x) == ("0",)
+    with pytest.raises(InvalidOption, match="receptive field"):
+        telling_layers(nn.Sequential(Odd(), nn.ReLU()), x)
+
+
+def test_of_nested_blocks_the_outer_ones_tell() -> None:
+    """Nine blocks, each with a function before its end: the last, then what halves what lies between."""
+    block = nn.Sequential(nn.ReLU(), nn.Sequential(nn.ReLU(), nn.Conv1d(1, 1, 1)))
+    blocks = nn.Sequential(*(copy.deepcopy(block) for _ in range(9)))
+    assert telling_layers(blocks, torch.zeros(1, 1, 8)) == ("1", "2", "4", "6", "8")
+
+
+def test_in_the_order_of_computation_with_their_shapes() -> None:
+    net, x = alexnet(1), torch.zeros(1, 1, 8)
+    assert in_order(net, x, ["11", "1", "4", "1"]) == {"1": (1, 2, 8), "4": (1, 2, 4), "11": (1, 2, 2)}
+    assert list(in_order(net, x, ["11", "1", "4"])) == ["1", "4", "11"]
+    for layers, error, message in (
+        ([], InvalidOption, "at least one"),
+        (["12x"], UnknownName, "did you mean"),
+        (["1#1"], UnknownName, "another name"),
+    ):
+        with pytest.raises(error, match=message):
+            in_order(net, x, layers)

@@ -51,6 +51,7 @@ def test_a_classifier_is_shown_what_it_learnt_from(size: int | None, tmp_path: P
     save(Classifier(Architecture(("a", "b"), size=48, widths=(4,) * 5)), tmp_path / "net.safetensors")
     model = open_model(tmp_path / "net.safetensors", size=size)
     assert model.size == (size or 48)
+    assert model.classes == ("a", "b")
     shown = model.picture(photographs.coffee())
     assert shown is not None and shown.shape == (model.size, model.size, 3)
     expected = to_input(torch.from_numpy(np.array(shown))[None])[0]

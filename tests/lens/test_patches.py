@@ -136,7 +136,7 @@ def test_maps_laid_out_by_position_have_the_same_hits(dims: int) -> None:
 
 def test_an_interrupted_run_goes_on_and_ends_alike(tmp_path: Path) -> None:
     model, x = net(2), data(2, 60)
-    options: dict[str, Any] = {"layers": ["relu", "last"], "checkpoint": tmp_path / "state", "every": 2}
+    options: dict[str, Any] = {"layers": ["relu", "last"], "checkpoint": tmp_path / "state", "every": 0}
 
     def stop(done: int, total: int, info: dict[str, Any]) -> None:
         if done >= 40:
@@ -144,13 +144,52 @@ def test_an_interrupted_run_goes_on_and_ends_alike(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         top_patches(model, batches(x, 8), on_progress=stop, **options)
-    with pytest.raises(WeightsError, match="other layers"):
-        top_patches(model, batches(x, 8), **options, k=4)
-    seen = []
-    again = top_patches(model, batches(x, 8), on_progress=lambda done, total, info: seen.append(done), **options)
-    assert seen == [40, 48, 56, 60]  # the checkpoint was written at 32
-    assert again == top_patches(model, batches(x, 8), layers=["relu", "last"])
-    assert not (tmp_path / "state").exists()
+    with pytest.raises(KeyboardInterrupt):  # before the time for a checkpoint has come
+        top_patches(model, batches(x, 8), on_progress=stop, **options | {"checkpoint": tmp_path / "none", "every": 60})
+    assert not (tmp_path / "none").exists()
+    whole = top_patches(model, batches(x, 8), layers=["relu", "last"])
+    for expected in ([48, 56, 60], []):  # the checkpoint was written at 40, and at the end
+        told: list[int] = []
+        assert whole == top_patches(
+            model, batches(x, 8), on_progress=lambda done, total, info, told=told: told.append(done), **options
+        )
+        assert told == expected
+
+
+def test_a_run_of_another_net_options_or_samples_is_not_gone_on_with(tmp_path: Path) -> None:
+    model, x = net(2), data(2, 40)
+    options: dict[str, Any] = {"layers": ["last"], "checkpoint": tmp_path / "state"}
+    whole = top_patches(model, batches(x, 8), **options)
+    other_weights, other_kind, changed = net(2), net(2), x.clone()
+    other_weights.last.bias.data[0] += 1  # type: ignore[operator,union-attr]
+    other_kind.pool = nn.AvgPool2d(2)
+    changed[35] += 1
+    for run, parts, more, message in (
+        (other_weights, batches(x, 8), {}, "another net"),
+        (other_kind, batches(x, 8), {}, "another net"),
+        (model, batches(x, 8), {"k": 4}, "another net, layers, units or k"),
+        (model, batches(changed, 8), {}, "other samples"),
+        (model, batches(torch.cat([changed, x]), 8), {}, "other samples"),
+        (model, batches(x[:32], 8), {}, "other samples"),
+        (model, batches(torch.cat([x, x]), 16), {}, "other samples"),
+        (model, batches(x.transpose(2, 3).reshape(x.shape), 8), {}, "other samples"),
+        (model, batches(x.reshape(40, 2, 16, 13), 8), {}, "other samples"),
+    ):
+        with pytest.raises(WeightsError, match=message):
+            top_patches(run, parts, **options | more)
+    assert top_patches(model, batches(torch.cat([x, x]), 8), **options).samples == 80  # more of them are
+    (tmp_path / "state").unlink()
+    assert top_patches(model, batches(x, 8), **options) == whole
+
+
+def test_a_unit_that_fires_off_the_counted_positions_comes_before_those_that_never_do() -> None:
+    x = torch.zeros(6, 4, 200)
+    x[:, 0], x[2, 1, 100], x[:, 3] = -1, 5, torch.rand(6, 200, generator=torch.Generator().manual_seed(0)) - 2
+    x[2, 2, ::5] = 1
+    found = top_patches(nn.Identity(), batches(x, 4), layers=[""]).layers[""]
+    assert found.deviation[1] == 0 and found.deviation[3] > 0 and found.hits[3][0].activation < 0
+    assert [found.fires(i) for i in range(4)] == [False, True, True, False]
+    assert found.selective(4) == (2, 1, 3, 0)
 
 
 def test_data_loaders_with_workers_and_labels() -> None:
@@ -168,7 +207,7 @@ def test_no_hook_stays_and_what_cannot_be_is_refused() -> None:
     model, x = net(2), data(2, 4)
     for options, error, message in (
         ({"layers": ["relux"]}, UnknownName, "relu"),
-        ({"layers": ["relu"], "units": {"relu": [5]}}, InvalidOption, "0...4"),
+        ({"layers": ["relu"], "units": {"relu": [5, 1, 9]}}, InvalidOption, "0...4, not 5, 9"),
         ({"layers": ["relu"], "k": 0}, InvalidOption, "at least 1"),
     ):
         with pytest.raises(error, match=message):

@@ -1,14 +1,18 @@
 """Pictures of what is inside a net: what stands beside what, and the way between pictures and tensors."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from likeness.errors import InvalidOption, SilentUnit, UnknownName
+from likeness.lens import drawing, pictures
 from likeness.lens.comparing import last_map
 from likeness.lens.models import Model
-from likeness.lens.pictures import GAP, SIDE, attribute_picture, enlarged, invert_picture, maximise_units, sheet
+from likeness.lens.pictures import GAP, SIDE, attribute_picture, enlarged, invert_picture, maximise_units, tiled
 
 
 def model(low: float = 0.0, bias: float = 0.0) -> Model:
@@ -74,14 +78,53 @@ def test_the_inverted_stands_beside_the_picture() -> None:
 
 def test_the_map_lies_over_the_grey_picture() -> None:
     found = attribute_picture(model(), IMAGE, ("3", 1))
-    side = enlarged(IMAGE).shape[0]
-    right = found.picture[GAP:-GAP, -GAP - side : -GAP].astype(int)
+    right = found.picture[96 : 96 + drawing.SIDE, -drawing.MARGIN - drawing.SIDE : -drawing.MARGIN].astype(int)
     coloured = np.ptp(right, axis=2) > 40  # a unit sees five positions per axis: all else stays grey
     assert 0 < coloured.mean() < (7 / 16) ** 2
-    assert found.to_dict()["value"] > 0
+    assert found.to_dict()["value"] > 0 and found.to_dict()["target"] == "3:1"
     of_class = attribute_picture(model(), IMAGE, 1, method="grad-cam")
     assert of_class.to_dict()["layer"] == "3"
     assert attribute_picture(model(), IMAGE, ("1", 0), method="grad-cam").to_dict()["layer"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("method", "ends", "signed"),
+    [
+        ("smooth-grad", ("brighter lowers it", "brighter raises it"), True),
+        ("occlusion", ("speaks against it", "speaks for it"), True),
+        ("grad-cam", ("does not count", "speaks for it"), False),
+    ],
+)
+def test_the_sheet_says_what_it_shows(
+    method: str, ends: tuple[str, str], signed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(pictures, "sheet", lambda *words, **more: told.append((words, more)) or IMAGE)
+    named = replace(model(), classes=("cat", "dog"))
+    found = attribute_picture(named, IMAGE, "dog", method=method)
+    (headline, line, (column,)), more = told[0]
+    assert headline == "What class 1 (dog) answers to" and found.to_dict()["target"] == "class 1 (dog)"
+    assert line.startswith(f"{method} · ") and line.endswith(" · net") and column[0] == "the picture"
+    assert more == {"ends": ends, "signed": signed}
+
+
+def test_a_legend_without_anything_against_begins_in_grey() -> None:
+    both, one = (drawing.sheet("a", "b", [("c", IMAGE, IMAGE, "")], ends=("", "x"), signed=s) for s in (True, False))
+    assert both.shape == one.shape == (542, 716, 3)
+    left = [page[-48 + 10, drawing.MARGIN + 13].astype(int) for page in (both, one)]
+    assert np.ptp(left[0]) > 40 and np.ptp(left[1]) < 10
+
+
+def test_classes_by_name_or_number() -> None:
+    named = replace(model(), classes=("cat", "dog", "dodo"))
+    assert [named.output(word) for word in ("dog", "1", "7", "cat")] == [1, 1, 7, 0]
+    assert replace(model(), classes=("1", "0")).output("1") == 0
+    with pytest.raises(UnknownName, match="no class called 'dgo'; the nearest are 'dog', 'dodo', 'cat'"):
+        named.output("dgo")
+    with pytest.raises(UnknownName, match="outputs of net have no names, such as 'dog'; give a number"):
+        model().output("dog")
+    with pytest.raises(InvalidOption, match="no class 7"):
+        attribute_picture(named, IMAGE, 7)
 
 
 def test_the_last_map_up_to_a_layer() -> None:
@@ -91,8 +134,8 @@ def test_the_last_map_up_to_a_layer() -> None:
         last_map(nn.Sequential(nn.Flatten()), x)
 
 
-def test_a_sheet_is_nearly_square() -> None:
+def test_tiles_are_nearly_a_square() -> None:
     tiles = [np.full((10, 12, 3), i, np.uint8) for i in range(7)]
-    made = sheet(tiles, [str(i) for i in range(7)])
+    made = tiled(tiles, [str(i) for i in range(7)])
     assert made.shape[1] == 3 * 12 + 4 * GAP
     assert (made[GAP, GAP] == 0).all() and (made[GAP, -GAP - 1] == 2).all() and (made[0] == 255).all()

@@ -4,7 +4,7 @@ pages."""
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,14 @@ from .common import complain, json_option, model_options, option, print_json, pr
 
 
 def add(verbs: Any) -> None:
-    from ..lens.dashboard import report, report_patches
+    from ..lens.dashboard import report
 
     layers = verbs.add_parser("layers", help="the layers of a net, and what a unit of each sees")
     model_options(layers)
     layers.set_defaults(run=run_layers)
     patches = verbs.add_parser("patches", help="the patches of pictures that excite each unit most")
     whole = verbs.add_parser("report", help="patches, what units look for, and why pairs match, as pages")
-    for sub, function in ((patches, report_patches), (whole, report)):
+    for sub in (patches, whole):
         model_options(sub)
         sub.add_argument("pictures", metavar="DIR", nargs="+", help="pictures, or folders of them")
         sub.add_argument(
@@ -29,10 +29,10 @@ def add(verbs: Any) -> None:
             type=lambda text: text.split(","),
             help="as `likeness lens layers` names them" + ("" if sub is patches else " (default: five)"),
         )
-        option(sub, function, "--units", "such as 0-8 or 3,17, or selective", type=_units)
-        option(sub, function, "--k", "patches per unit, a square number")
+        option(sub, report, "--units", "such as 0-8 or 3,17, or selective", type=_units)
+        option(sub, report, "--k", "patches per unit, a square number")
         sub.add_argument("-o", "--output", metavar="REPORT_DIR", required=True, type=Path)
-        sub.set_defaults(run=run_report, function=function)
+        sub.set_defaults(run=run_report)
     for sub in (layers, patches, whole):
         json_option(sub)
 
@@ -46,28 +46,33 @@ def run_layers(options: argparse.Namespace) -> int:
     if options.json:
         print_json(rows)
         return 0
-    header = ["layer", "units", "positions", "sees", "stride"]
+    header, axes = ["layer", "units", "positions", "sees", "stride"], ("positions", "size", "stride")
     print_table(
         header,
-        ([row["layer"], row["units"], *(_by(row[key]) for key in ("positions", "size", "stride"))] for row in rows),
+        ([row["layer"], row["units"], *(" x ".join(map(str, row[key])) or "?" for key in axes)] for row in rows),
     )
     return 0
 
 
 def run_report(options: argparse.Namespace) -> int:
+    from ..lens.dashboard import report
     from ..lens.models import open_model
 
     model = open_model(options.model, size=options.size)
-    with progress_bar(options.what) as bar:
-        made = options.function(
-            model,
-            options.pictures,
-            options.output,
-            layers=options.layers,
-            units=options.units,
-            k=options.k,
-            on_progress=bar,
-        )
+    chosen = {name: getattr(options, name) for name in ("layers", "units", "k")}
+    try:
+        with progress_bar(options.what) as bar:
+            made = report(
+                model,
+                options.pictures,
+                options.output,
+                patches_only=options.what == "patches",
+                on_progress=bar,
+                **chosen,
+            )
+    except KeyboardInterrupt:
+        print("likeness: interrupted; the same command goes on where it was", file=sys.stderr)
+        raise
     for path in made.skipped:
         complain(path, "cannot be read" if path in made.unreadable else "shows nothing that this net takes")
     if options.json:
@@ -83,10 +88,9 @@ def _units(text: str) -> tuple[int, ...] | str:
         return text
     try:
         parts = [part.partition("-") for part in text.split(",")]
-        return tuple(i for first, _, last in parts for i in range(int(first), int(last or first) + 1))
+        ranges = [range(int(first), int(last or first) + 1) for first, _, last in parts]
+        if not all(ranges):
+            raise ValueError("a range is empty")
+        return tuple(i for one in ranges for i in one)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form 0-8 or 3,17, nor selective") from error
-
-
-def _by(numbers: Sequence[int]) -> str:
-    return " x ".join(map(str, numbers)) or "?"

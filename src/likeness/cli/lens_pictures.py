@@ -40,7 +40,7 @@ def add(verbs: Any) -> None:
     attribute.add_argument("picture", metavar="PICTURE")
     what = attribute.add_mutually_exclusive_group(required=True)
     what.add_argument("--unit", metavar="L:U", dest="what", type=_unit, help=unit_help)
-    what.add_argument("--class", metavar="C", dest="what", type=int, help="number of one of the net's outputs")
+    what.add_argument("--class", metavar="C", dest="what", help="one of the net's outputs, by its name or number")
     option(attribute, attribute_picture, "--method", ", ".join(METHODS), metavar="METHOD")
     attribute.add_argument("--layer", metavar="L", help="with grad-cam (default: the last with several positions)")
     attribute.set_defaults(run=run_attribute)
@@ -88,7 +88,7 @@ def run_attribute(options: argparse.Namespace) -> int:
     check_output(options.output)
     model = open_model(options.model, size=options.size)
     found = attribute_picture(model, options.picture, options.what, method=options.method, layer=options.layer)
-    return _write(options, found, f"{options.method}, target {found.record['value']:.4g}")
+    return _write(options, found, f"{found.record['target']}, {options.method}, target {found.record['value']:.4g}")
 
 
 def _write(options: argparse.Namespace, found: Looked, told: str) -> int:

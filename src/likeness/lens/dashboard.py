@@ -5,27 +5,26 @@ samples with what brings their codes together or apart."""
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import functools
 import itertools
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from ..errors import InvalidOption, StorageError
+from ..errors import InvalidOption, StorageError, WeightsError
 from ..nets import identity
-from ..nets.activations import layer_shapes
 from ..progress import Progress
 from ..samples.files import atomic_write
 from ..samples.folders import list_images, read_subjects
 from . import pages, panels
 from .exhibits import Exhibits, Look, of_pictures, of_samples
-from .layers import telling_layers
+from .layers import in_order, telling_layers
 from .models import Model, open_model
 from .pages import by
 from .pair_pages import write_pairs
@@ -33,6 +32,8 @@ from .patches import TopPatches, top_patches
 from .unit_pages import write_units
 
 SELECTIVE = 9  # units of a layer that are shown
+RECORD = "patches.json"
+FOLDERS = ("units", "pairs", "pictures")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Report:
             "samples": self.patches.samples,
             "skipped": [str(path) for path in self.skipped],
             "shown": {layer: list(units) for layer, units in self.shown.items()},
-            "patches": str(self.page.parent / "patches.json"),
+            "patches": str(self.page.parent / RECORD),
         }
 
 
@@ -66,9 +67,11 @@ def report(
     k: int = 9,
     names: Sequence[str] | None = None,
     subjects: Sequence[str] | None = None,
+    patches_only: bool = False,
     on_progress: Progress | None = None,
 ) -> Report:
-    """Write FOLDER/index.html and what it leads to, and the hits of all units as FOLDER/patches.json.
+    """Write FOLDER/index.html and what it leads to, and the hits of all units as FOLDER/patches.json. Pages that an
+    earlier report left in the folder and this one does not have are removed.
 
     net: a module in eval mode; or a net for pictures: its name in the catalogue, a safetensors file of ours, a `Model`.
     samples: of a module: a tensor (n, c, *spatial) in 1, 2 or 3 dimensions, or a list or data set that gives (c,
@@ -79,98 +82,93 @@ def report(
     names: of the samples; of files their names. subjects: who or what each sample is of: of a net that gives codes (b,
         d), pairs of one subject and of two are compared. For an encoder of faces they are read from folders
         (FOLDER/NAME/*.jpg).
+    patches_only: leave away made samples and pairs, for which more is needed than one pass over the samples.
 
     A run that was interrupted goes on where it was when it is started again with the same net and samples.
-    Raises UnknownName for a layer or unit there is none of, InvalidOption where no sample can be used, StorageError.
+    Raises UnknownName for a layer there is none of, InvalidOption for units there are none of or where no sample can be
+    used, StorageError.
     """
-    return _report(net, samples, folder, layers, units, k, names, subjects, on_progress, whole=True)
-
-
-def report_patches(
-    net: nn.Module | Model | str | os.PathLike[str],
-    samples: Any,
-    folder: str | os.PathLike[str],
-    *,
-    layers: Sequence[str] | None = None,
-    units: Sequence[int] | str = "selective",
-    k: int = 9,
-    names: Sequence[str] | None = None,
-    on_progress: Progress | None = None,
-) -> Report:
-    """The part of `report` that needs one pass over the samples and no more: patches and histograms."""
-    return _report(net, samples, folder, layers, units, k, names, None, on_progress, whole=False)
-
-
-def _report(
-    net: nn.Module | Model | str | os.PathLike[str],
-    samples: Any,
-    folder: str | os.PathLike[str],
-    layers: Sequence[str] | None,
-    units: Sequence[int] | str,
-    k: int,
-    names: Sequence[str] | None,
-    subjects: Sequence[str] | None,
-    on_progress: Progress | None,
-    *,
-    whole: bool,
-) -> Report:
     side = round(k**0.5)
     if k < 1 or side * side != k:
         raise InvalidOption(f"k is {k}; the page shows squares of patches: 1, 4, 9, 16")
-    if isinstance(units, str) and units != "selective":
-        raise InvalidOption(f"units is {units!r}; it must be numbers or 'selective'")
+    if isinstance(units, str) and units != "selective" or not len(units):
+        raise InvalidOption(f"units is {units!r}; it must be numbers, at least one, or 'selective'")
     name, module, exhibits = _opened(net, samples, names, subjects)
     with contextlib.closing(exhibits.batches()) as batches:
-        x = next(batches, None)
-    if x is None:
+        first = next(batches, None)
+    if first is None:
         raise InvalidOption(f"none of the {exhibits.total} {exhibits.kind} can be used")
-    asked = list(telling_layers(module, x[:1]) if layers is None else layers)
+    x = first[:1]
+    shapes = in_order(module, x, telling_layers(module, x) if layers is None else layers)
     folder = _folder(Path(folder))
-    found = top_patches(
+    earlier, checkpoint = _pages_of(folder), folder / ".patches"
+    look_at = functools.partial(
+        top_patches,
         module,
-        exhibits.batches(),
-        layers=asked,
-        units=None if isinstance(units, str) else dict.fromkeys(asked, units),
+        layers=list(shapes),
+        units=None if isinstance(units, str) else dict.fromkeys(shapes, tuple(dict.fromkeys(map(int, units)))),
         k=k,
         total=exhibits.total,
-        checkpoint=folder / f".patches-{_digest(module, exhibits, x, asked, units, k)}",
+        checkpoint=checkpoint,
         on_progress=on_progress,
     )
+    try:
+        found = look_at(exhibits.batches())
+    except WeightsError:  # the checkpoint is of another run
+        checkpoint.unlink(missing_ok=True)
+        found = look_at(exhibits.batches())
     shown = {
         layer: one.selective(SELECTIVE) if isinstance(units, str) else one.units for layer, one in found.layers.items()
     }
-    look = Look(folder, module, exhibits, found, shown)
-    cards = write_units(look, side, maximised=whole, on_progress=on_progress)
-    pairs = write_pairs(look) if whole else []
+    look = Look(folder, module, exhibits, found, shapes, shown)
+    cards = write_units(look, side, maximised=not patches_only, on_progress=on_progress)
+    index = _index(look, name, x, cards, [] if patches_only else write_pairs(look))
+    for file in earlier - look.written:
+        (folder / file).unlink(missing_ok=True)
+    for inner in FOLDERS:
+        with contextlib.suppress(OSError):  # it is not empty
+            (folder / inner).rmdir()
     atomic_write(folder / "style.css", pages.STYLE.encode())
     record = found.to_dict() | {"model": name, "files": [exhibits.name(i) for i in range(found.samples)]}
-    atomic_write(folder / "patches.json", json.dumps(record).encode())
-    pages.write(folder / "index.html", _index(look, name, x[:1], cards, pairs))
+    atomic_write(folder / RECORD, json.dumps(record | {"pages": sorted(look.written)}).encode())
+    look.write("index.html", index)
+    checkpoint.unlink(missing_ok=True)
     return Report(folder / "index.html", found, shown, tuple(exhibits.skipped), tuple(exhibits.unreadable))
 
 
 def _folder(folder: Path) -> Path:
     """The report's folder, made where there is none; another's page in it is not replaced."""
     page = folder / "index.html"
-    if page.exists() and not (folder / "patches.json").exists():
+    if page.exists() and not (folder / RECORD).exists():
         raise InvalidOption(f"{page} is no report's page and would be replaced: choose another folder")
     try:
-        (folder / "pictures").mkdir(parents=True, exist_ok=True)
+        for inner in FOLDERS:
+            (folder / inner).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{folder} cannot be a report's folder: {error.strerror or error}") from error
     return folder
 
 
+def _pages_of(folder: Path) -> set[str]:
+    """The files that an earlier report wrote there, relative to the folder; no others, whatever its record says."""
+    try:
+        written = json.loads((folder / RECORD).read_bytes())["pages"]
+        return {name for name in written if re.fullmatch(rf"({'|'.join(FOLDERS)})/[\w.-]+\.(html|webp|svg)", name)}
+    except (OSError, ValueError, KeyError, TypeError):  # there is none, or none that can be read
+        return set()
+
+
 def _index(look: Look, name: str, x: Tensor, cards: dict[str, list[pages.Card]], pairs: Sequence[pages.Card]) -> str:
     exhibits, found = look.exhibits, look.found
-    spatial, shapes = x.shape[2:], layer_shapes(look.net, x)
+    spatial, shapes = x.shape[2:], look.shapes
     windows = {
         layer: one.field.span([n // 2 for n in shapes[layer][2:]], spatial) for layer, one in found.layers.items()
     }
     colours = dict(zip(windows, itertools.cycle(panels.LAYERS), strict=False))
-    # One sample for all layers, so that one sees the field grow: the one that excites the deepest layer most.
+    # One sample for all layers, so that one sees the field grow: of those that excite a unit of the deepest layer most
+    # the one in the middle, as what excites most of all is often an odd one.
     hits = [hit for unit_hits in found.layers[list(windows)[-1]].hits for hit in unit_hits[:1]]
-    sample = exhibits.shown(max(hits, key=lambda hit: hit.activation).sample)
+    sample = exhibits.shown(sorted(hits, key=lambda hit: hit.activation)[len(hits) // 2].sample)
     middle = [n // 2 for n in spatial]
     marks = [(window, colours[layer]) for layer, window in windows.items()]
     depth = look.draw("depth", [panels.Panel(sample, marks[::-1], middle)])
@@ -223,12 +221,5 @@ def _opened(
         if isinstance(model.net, identity.Tower)
         else {}
     )
-    return Path(model.name).stem, model.net, of_pictures(model, files, [subject_of.get(file) for file in files])
-
-
-def _digest(net: nn.Module, exhibits: Exhibits, x: Tensor, *asked: Any) -> str:
-    """What tells this run from another one, for the name of its checkpoint."""
-    one = hashlib.sha256(repr((exhibits.given, exhibits.total, asked)).encode())
-    for tensor in [x, *net.state_dict().values()]:
-        one.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return one.hexdigest()[:16]
+    name = Path(model.name).name.removesuffix(".safetensors")
+    return name, model.net, of_pictures(model, files, [subject_of.get(file) for file in files])

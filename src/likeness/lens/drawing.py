@@ -22,34 +22,45 @@ def overlay(picture: np.ndarray, heat: np.ndarray, peak: float) -> np.ndarray:
     return np.rint(grey * (1 - strength) + colour * strength).astype(np.uint8)
 
 
-def sheet(headline: str, line: str, columns: Sequence[tuple[str, np.ndarray, np.ndarray, str]]) -> np.ndarray:
-    """A headline, a line of figures, a column for each (name, picture, overlay, what it adds up to), the legend."""
-    width = max(2 * MARGIN + len(columns) * (SIDE + GAP) - GAP, 2 * MARGIN + 2 * SIDE)
+def sheet(
+    headline: str,
+    line: str,
+    columns: Sequence[tuple[str, np.ndarray, np.ndarray, str]],
+    *,
+    ends: tuple[str, str] = ("drives them apart", "brings them together"),
+    signed: bool = True,
+) -> np.ndarray:
+    """A headline, a line of figures, a column for each (name, picture, overlay, what it adds up to), the legend; of a
+    single one the overlay is beside the picture. ends: what the colours at both ends of the legend mean. signed:
+    whether there is anything against, else the legend begins where nothing is."""
+    beside = len(columns) == 1
+    width = 2 * MARGIN + max(2, len(columns)) * (SIDE + GAP) - GAP
     top = 96
-    height = top + 2 * SIDE + 78 + 56
+    bottom = top + SIDE + (0 if beside else 8 + SIDE)  # of the pictures
+    height = bottom + 126
     page = Image.new("RGB", (width, height), (255, 255, 255))
     draw = ImageDraw.Draw(page)
     _text(draw, (MARGIN, 24), headline, 22, INK, width - 2 * MARGIN)
     _text(draw, (MARGIN, 58), line, 15, SOFT, width - 2 * MARGIN)
+    step = SIDE + GAP
     for i, (name, picture, coloured, figures) in enumerate(columns):
-        left = MARGIN + i * (SIDE + GAP)
+        left = MARGIN + i * step
         for row, shown in enumerate((picture, coloured)):
             large = Image.fromarray(shown).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-            page.paste(large, (left, top + row * (SIDE + 8)))
-        _text(draw, (left, top + 2 * SIDE + 20), name, 15, INK, SIDE)
-        _text(draw, (left, top + 2 * SIDE + 42), figures, 14, SOFT, SIDE)
-    _legend(page, draw, height - 48)
+            page.paste(large, (left + row * step if beside else left, top if beside else top + row * (SIDE + 8)))
+        _text(draw, (left, bottom + 12), name, 15, INK, SIDE)
+        _text(draw, (left, bottom + 34), figures, 14, SOFT, SIDE)
+    _legend(page, draw, height - 48, ends, -1.0 if signed else 0.0)
     return np.asarray(page)
 
 
-def _legend(page: Image.Image, draw: ImageDraw.ImageDraw, top: int) -> None:
-    ramp = np.tile(np.linspace(-1, 1, 160), (14, 1))
+def _legend(page: Image.Image, draw: ImageDraw.ImageDraw, top: int, ends: tuple[str, str], low: float) -> None:
+    ramp = np.tile(np.linspace(low, 1, 160), (14, 1))
     grey = np.full((*ramp.shape, 3), 150, np.uint8)
-    said = "drives them apart"
-    _text(draw, (MARGIN, top), said, 14, SOFT, SIDE)
-    left = MARGIN + round(draw.textlength(said, ImageFont.load_default(14))) + 12
+    _text(draw, (MARGIN, top), ends[0], 14, SOFT, SIDE)
+    left = MARGIN + round(draw.textlength(ends[0], ImageFont.load_default(14))) + 12
     page.paste(Image.fromarray(overlay(grey, ramp, 1.0)), (left, top + 3))
-    _text(draw, (left + 172, top), "brings them together", 14, SOFT, SIDE)
+    _text(draw, (left + 172, top), ends[1], 14, SOFT, SIDE)
 
 
 def _text(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidOption
+from ..samples.files import atomic_write
 from ..samples.images import read_image
 from .models import Model
 from .models import batches as picture_batches
@@ -72,7 +73,7 @@ def of_pictures(model: Model, files: Sequence[Path], subjects: Sequence[str | No
             raise InvalidOption(f"{used[i]} was changed while the report was made; run it again")
         return model.tensor(picture)
 
-    above = os.path.commonpath([Path(file).parent for file in files]) if files else ""
+    above = os.path.commonpath([Path(file).absolute().parent for file in files]) if files else ""
     exhibits = Exhibits(
         "pictures",
         tuple(map(str, files)),
@@ -106,13 +107,13 @@ def of_samples(samples: Any, names: Sequence[str] | None, subjects: Sequence[str
         return torch.as_tensor(item[0] if isinstance(item, (tuple, list)) else item)
 
     def batches() -> Generator[Tensor, None, None]:
+        shape: tuple[int, ...] = ()
         for first in range(0, total, BATCH):
             parts = [sample(i) for i in range(first, min(first + BATCH, total))]
+            shape = shape or tuple(parts[0].shape)
             for i, part in enumerate(parts, first):
-                if part.shape != sample(0).shape:
-                    raise InvalidOption(
-                        f"{name(i)} is {tuple(part.shape)}, {name(0)} {tuple(sample(0).shape)}; bring them to one size"
-                    )
+                if tuple(part.shape) != shape:
+                    raise InvalidOption(f"{name(i)} is {tuple(part.shape)}, {name(0)} {shape}; bring them to one size")
             x = torch.stack(parts)
             if not 3 <= x.ndim <= 5:
                 raise InvalidOption(f"a sample is (c, *spatial) with 1 to 3 spatial axes, not {tuple(x.shape[1:])}")
@@ -140,14 +141,24 @@ def of_samples(samples: Any, names: Sequence[str] | None, subjects: Sequence[str
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What the pages of a report are made from. `folder`: where they go. `shown`: layer -> units with a page."""
+    """What the pages of a report are made from. `folder`: where they go. `shapes`: layer -> the shape of its output, in
+    the order of computation. `shown`: layer -> units with a page. `written`: files so far, relative to the folder."""
 
     folder: Path
     net: nn.Module
     exhibits: Exhibits
     found: TopPatches
+    shapes: dict[str, tuple[int, ...]]
     shown: dict[str, tuple[int, ...]]
+    written: set[str] = field(default_factory=set)
+
+    def write(self, name: str, data: str) -> None:
+        """Raises StorageError."""
+        atomic_write(self.folder / name, data.encode())
+        self.written.add(name)
 
     def draw(self, stem: str, shown: Sequence[Panel], *, columns: int = 1, side: int = SIDE) -> str:
         """Draw panels into a file, whose name is returned, relative to the folder."""
-        return f"pictures/{write(self.folder / 'pictures' / stem, draw(shown, columns=columns, side=side))}"
+        name = f"pictures/{write(self.folder / 'pictures' / stem, draw(shown, columns=columns, side=side))}"
+        self.written.add(name)
+        return name

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from ..errors import InvalidOption, LikenessError
-from ..nets.activations import layer_shapes
+from ..errors import InvalidOption, LikenessError, UnknownName
+from ..nets.activations import activations, layer_shapes
 from ..nets.receptive_field import receptive_fields
 
 COUNT = 5  # layers that tell: as many as the chapter's figure shows
@@ -31,11 +33,11 @@ def telling_layers(net: nn.Module, x: Tensor) -> tuple[str, ...]:
     which maps keep their size, the last layer of each; then layers that halve what still lies between two of them.
 
     Asked are the outputs of activation functions and of blocks (modules made of others); of a net that has neither, all
-    layers. Raises InvalidOption where no layer has more than one position.
+    layers. Raises InvalidOption where no layer has more than one position and a receptive field that is known.
     """
-    maps = {name: shape for name, shape in _maps(net, x).items() if max(shape[2:]) > 1}
+    maps = _known(net, x, {name: shape for name, shape in _maps(net, x).items() if max(shape[2:]) > 1})
     if not maps:
-        raise InvalidOption("no layer of this net has maps with positions")
+        raise InvalidOption("no layer of this net has maps with positions whose receptive field is known")
     modules = dict(net.named_modules())
     telling = [name for name in maps if _tells(modules[name.partition("#")[0]]) and _one_size(name, maps)]
     names = telling or list(maps)
@@ -51,6 +53,35 @@ def telling_layers(net: nn.Module, x: Tensor) -> tuple[str, ...]:
         outer = [i for i in inside if names[i].count(".") == top]
         chosen.add(outer[len(outer) // 2])
     return tuple(names[i] for i in sorted(chosen))
+
+
+def in_order(net: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """`layers` in the order of computation, each once, with the shape of its output for samples like x.
+
+    Raises UnknownName for a layer that there is none of; InvalidOption where none is named.
+    """
+    if not layers:
+        raise InvalidOption("layers is empty; name at least one")
+    with torch.no_grad():
+        activations(net, x, layers)  # raises for names that there are not
+    shapes = layer_shapes(net, x)
+    if others := [name for name in layers if name not in shapes]:
+        raise UnknownName(f"layer {others[0]!r} goes by another name, too; take the one of `likeness lens layers`")
+    return {name: shape for name, shape in shapes.items() if name in layers}
+
+
+def _known(net: nn.Module, x: Tensor, maps: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Those of the layers whose receptive field is known."""
+
+    def known(*names: str) -> bool:
+        try:
+            receptive_fields(net, x, names)
+        except LikenessError:
+            return False
+        return True
+
+    # All at once, which nearly always succeeds, is one pass instead of one for each.
+    return maps if known(*maps) else {name: shape for name, shape in maps.items() if known(name)}
 
 
 def _maps(net: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:

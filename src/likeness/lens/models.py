@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import InvalidOption, UnreadableFile, WeightsError
+from ..errors import InvalidOption, UnknownName, UnreadableFile, WeightsError
 from ..faces.cropping import crop_of_one
 from ..nets import catalogue, classifier, identity, perceptual, weights_file
 from ..samples.images import read_image, squared
@@ -22,7 +23,8 @@ SIDE = 224  # of pictures for nets that take any size
 @dataclass(frozen=True, eq=False)
 class Model:
     """A net in eval mode. `picture`: a photograph (h, w, 3) uint8 to the one of (size, size, 3) that the net is shown,
-    None where it shows nothing that the net can use. `low`, `high`: what the net takes for black and white."""
+    None where it shows nothing that the net can use. `low`, `high`: what the net takes for black and white. `classes`:
+    what its outputs are called, where it knows."""
 
     name: str
     net: nn.Module
@@ -30,6 +32,18 @@ class Model:
     picture: Callable[[np.ndarray], np.ndarray | None]
     low: float = 0.0
     high: float = 1.0
+    classes: tuple[str, ...] = ()
+
+    def output(self, name: str) -> int:
+        """The number of the output called `name`, or that number itself as text. Raises UnknownName."""
+        if name in self.classes:
+            return self.classes.index(name)
+        if name.isdecimal():
+            return int(name)
+        if not self.classes:
+            raise UnknownName(f"the outputs of {self.name} have no names, such as {name!r}; give a number")
+        near = ", ".join(map(repr, get_close_matches(name, self.classes, 3, 0)))
+        raise UnknownName(f"{self.name} has no class called {name!r}; the nearest are {near}")
 
     def tensor(self, image: np.ndarray) -> Tensor:
         """A picture (h, w, 3) uint8 as the net's input (3, h, w)."""
@@ -78,7 +92,7 @@ def open_model(model: str | os.PathLike[str], *, size: int | None = None) -> Mod
         if (a.spatial_dims, a.in_channels) != (2, 3):
             raise InvalidOption(f"{model} takes samples of {a.spatial_dims} dimensions, {a.in_channels} channels")
         side = replace(a, size=a.size if size is None else size).size  # raises where its maps would be empty
-        return Model(name, net, side, lambda image: squared(image, side), low=-1.0)
+        return Model(name, net, side, lambda image: squared(image, side), low=-1.0, classes=a.classes)
     raise WeightsError(f"{path} is not a net that can be looked into (an encoder of faces, a VGG, a classifier)")
 
 

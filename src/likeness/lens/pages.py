@@ -7,10 +7,8 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import quote
 
-from ..samples.files import atomic_write
 from .histograms import Histogram
 
 STYLE = """
@@ -39,28 +37,32 @@ section { margin-top: 2.5rem } .chips + section { margin-top: 1rem }
   background: var(--ground) }
 .chips a, .steps a, .steps span { background: var(--card); border: 1px solid var(--line); border-radius: 99px;
   padding: .25rem .8rem; font-size: .88rem; text-decoration: none }
-.chips i, .key i { display: inline-block; width: .7rem; height: .7rem; border-radius: 3px; margin-right: .45rem }
+.key { display: flex; align-items: baseline }
+.chips i, .key i { display: inline-block; flex: none; width: .7rem; height: .7rem; border-radius: 3px;
+  margin-right: .45rem }
 .steps { display: flex; flex-wrap: wrap; gap: .4rem; margin-bottom: 1.2rem } .steps span { opacity: .45 }
 .steps :first-child { margin-right: auto }
 .depth { display: grid; grid-template-columns: minmax(0, 20rem) 1fr; gap: 1.5rem; align-items: start }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .92rem }
-th { text-align: left; color: var(--soft); font-weight: 400; font-size: .8rem }
+th { overflow-wrap: normal; text-align: left; color: var(--soft); font-weight: 400; font-size: .8rem }
 th, td { padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line) }
-.layer { display: grid; grid-template-columns: 11rem minmax(0, 1fr); gap: 1.5rem; margin-top: .8rem }
-.units { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: clamp(.4rem, 1.5vw, 1rem) }
+.units { display: grid; grid-template-columns: repeat(5, minmax(0, 1fr)); gap: clamp(.4rem, 1.5vw, 1rem);
+  align-items: start }
 .units a { text-decoration: none } .units .card { padding: clamp(.3rem, 1vw, .7rem) }
-.units .card:hover { border-color: var(--accent) }
+.units a .card:hover { border-color: var(--accent) }
 .two { display: grid; grid-template-columns: minmax(0, 22rem) minmax(0, 1fr); gap: 1rem; align-items: start }
 .hits { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1rem }
 .sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem }
-.bars rect { fill: var(--bar) } .bars text { fill: var(--soft); font: 14px system-ui, sans-serif }
+.bars { max-width: 30rem } .bars rect { fill: var(--bar) }
+.bars text { fill: var(--soft); font: 14px system-ui, sans-serif }
 .bars line { stroke: var(--line) } .bars .mark { stroke: var(--accent); stroke-width: 2 }
 .scale { height: .6rem; border-radius: 3px;
   background: linear-gradient(90deg, rgb(215, 20, 150), #80808040, rgb(0, 170, 110)) }
 .ends { display: flex; justify-content: space-between; color: var(--soft); font-size: .82rem; margin-bottom: 1rem }
 @media (max-width: 760px) {
-  .depth, .two, .layer { grid-template-columns: minmax(0, 1fr) }
-  .layer > figure { max-width: 11rem }
+  .depth, .two { grid-template-columns: minmax(0, 1fr) }
+  .units { grid-template-columns: repeat(3, minmax(0, 1fr)) }
+  .units > figure { grid-column: 1 / -1; max-width: 11rem }
   table { font-size: .8rem } th, td { padding-right: .4rem }
 }
 """
@@ -98,12 +100,6 @@ class Steps:
     after: str | None
 
 
-def write(path: Path, page: str) -> None:
-    """Raises StorageError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, page.encode())
-
-
 def page(title: str, body: str, *, style: str) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -116,7 +112,7 @@ def index(
     title: str,
     lede: str,
     facts: Sequence[tuple[str, str]],
-    depth: str | None,
+    depth: str,
     layers: Sequence[LayerView],
     pairs: Sequence[Card],
 ) -> str:
@@ -127,17 +123,16 @@ def index(
     body = f"<h1>{text(title)}</h1><p>{text(lede)}</p>{_facts(facts)}"
     if len(chips) > 1:
         body += f'<nav class="chips" aria-label="layers">{"".join(chips)}</nav>'
-    if depth is not None:
-        body += (
-            f'<section class="depth"><figure class="card">{_image(depth, "what one unit of each layer sees")}'
-            f"<figcaption>What one unit in the middle of each layer sees of a sample: the deeper, the "
-            f"more.</figcaption></figure>{_table(layers)}</section>"
-        )
+    body += (
+        f'<section class="depth"><figure class="card">{_image(depth, "what one unit of each layer sees")}'
+        f"<figcaption>What one unit in the middle of each layer sees of a sample: the deeper, the "
+        f"more.</figcaption></figure>{_table(layers)}</section>"
+    )
     for one in layers:
-        field = f"<figure>{_image(one.field, f'what a unit of {one.name} sees')}</figure>" if one.field else ""
+        field = Card(one.field, f"what a unit of {one.name} sees", "what one unit sees")
         body += (
-            f'<section id="{one.anchor}"><h2>{text(one.name)}</h2>{_facts(one.facts)}<div class="layer">{field}'
-            f'<div class="units">{"".join(map(_card, one.cards))}</div></div></section>'
+            f'<section id="{one.anchor}"><h2>{text(one.name)}</h2>{_facts(one.facts)}'
+            f'<div class="units">{"".join(map(_card, [field, *one.cards]))}</div></section>'
         )
     if pairs:
         body += (
@@ -233,9 +228,13 @@ def _facts(facts: Iterable[tuple[str, str]]) -> str:
 
 def _table(layers: Sequence[LayerView]) -> str:
     names = [name for name, _ in layers[0].facts]
+
+    def cell(value: str) -> str:
+        return f"<td>{text(value).replace(' × ', '×')}</td>"  # so that three axes fit the width of a telephone
+
     rows = "".join(
         f'<tr><td><a class="key" href="#{one.anchor}"><i style="background:{one.colour}"></i>{text(one.name)}</a></td>'
-        f"{''.join(f'<td>{text(value)}</td>' for _, value in one.facts)}</tr>"
+        f"{''.join(cell(value) for _, value in one.facts)}</tr>"
         for one in layers
     )
     head = "".join(f"<th>{text(name)}</th>" for name in ("layer", *names))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..nets.activations import layer_shapes
+from ..errors import InvalidOption
 from . import pages
 from .comparing import compare_samples
 from .exhibits import TILE, Look
@@ -39,11 +39,11 @@ def write_pairs(look: Look) -> list[Card]:
     chosen = [("same subject", pair) for pair in one] + [("two subjects", pair) for pair in two]
     layer = _fine_layer(look)
     cards = []
-    for i, (kind, (_, a, b)) in enumerate(chosen):
+    for i, (kind, pair) in enumerate(chosen):
         before = f"{i}.html" if i else None
         after = f"{i + 2}.html" if i + 1 < len(chosen) else None
         steps = pages.Steps(("../index.html#pairs", "all pairs"), before, after)
-        cards.append(_pair(look, i + 1, kind, a, b, layer, steps))
+        cards.append(_pair(look, i + 1, kind, pair, layer, steps))
     return cards
 
 
@@ -68,40 +68,44 @@ def _telling(pairs: list[tuple[float, int, int]]) -> list[tuple[float, int, int]
 
 def _fine_layer(look: Look) -> str | None:
     """The deepest of the shown layers whose maps are fine enough to show parts; None where none is."""
-    shapes = layer_shapes(look.net, look.exhibits.sample(0)[None])
-    fine = [layer for layer in look.shown if max(shapes[layer][2:]) >= FINE]
+    fine = [layer for layer, shape in look.shapes.items() if max(shape[2:]) >= FINE]
     return fine[-1] if fine else None
 
 
-def _pair(look: Look, place: int, kind: str, a: int, b: int, layer: str | None, steps: pages.Steps) -> Card:
-    exhibits = look.exhibits
-    samples = [exhibits.sample(i) for i in (a, b)]
-    found = compare_samples(look.net, samples[0][None], samples[1][None], layer=layer)
-    shares = [share for share in (found.a, found.b) if share is not None]
-    heats = [share.heat(x.shape[1:]) for share, x in zip(shares, samples, strict=True)]
-    peak = max(float(np.abs(heat).max()) for heat in heats) or 1.0
-    plain = [Panel(exhibits.scaled(x)) for x in samples]
-    laid = [Panel(one.sample, heat=heat / peak) for one, heat in zip(plain, heats, strict=True)]
-    titles = [exhibits.title(i) for i in (a, b)]
-    cards = []
-    for letter, title, share, pair in zip("ab", titles, shares, zip(plain, laid, strict=True), strict=True):
-        total = float(share.map.sum())
-        words = f"<b>{text(title)}</b> adds {total:+.3f} to the score"
-        words += "" if share.rest is None else f"; a blank sample in its place would leave {share.rest:.3f}"
-        picture = look.draw(f"pair-{place}-{letter}", pair, columns=2)
-        cards.append(Card(f"../{picture}", f"{title}, and what of it counts", words))
-    explained = [f"{share.explained:.1%}" for share in shares if share.explained is not None]
-    facts = [
-        ("distance", f"{found.distance:.3f}"),
-        ("score", f"{found.score:.3f}"),
-        ("maps of", f"{found.layer}"),
-        ("accounted for", " and ".join(explained)),
+def _pair(
+    look: Look, place: int, kind: str, pair: tuple[float, int, int], layer: str | None, steps: pages.Steps
+) -> Card:
+    score, *numbers = pair
+    samples = [look.exhibits.sample(i) for i in numbers]
+    titles = [look.exhibits.title(i) for i in numbers]
+    plain = [Panel(look.exhibits.scaled(x)) for x in samples]
+    distance = f"{max(0.0, 2 - 2 * score):.3f}"
+    facts = [("distance", distance), ("score", f"{score:.3f}")]
+    laid: list[Panel] = []
+    words = [f"<b>{text(title)}</b>" for title in titles]
+    try:
+        found = compare_samples(look.net, samples[0][None], samples[1][None], layer=layer)
+    except (InvalidOption, RuntimeError) as error:  # torch's, where no gradient can flow
+        lede = f"There are no maps of what counts: {error}"
+    else:
+        lede = (
+            "Each map and what a blank sample would leave add up to the score, which is 1 where the net sees no "
+            "difference."
+        )
+        shares = [share for share in (found.a, found.b) if share is not None]
+        heats = [share.heat(x.shape[1:]) for share, x in zip(shares, samples, strict=True)]
+        peak = max(float(np.abs(heat).max()) for heat in heats) or 1.0
+        laid = [Panel(one.sample, heat=heat / peak) for one, heat in zip(plain, heats, strict=True)]
+        for i, share in enumerate(shares):
+            words[i] += f" adds {round(float(share.map.sum()), 3) + 0.0:+.3f} to the score"
+            words[i] += "" if share.rest is None else f"; a blank sample in its place would leave {share.rest:.3f}"
+        facts.append(("maps of", f"{found.layer}"))
+        if explained := [f"{share.explained:.1%}" for share in shares if share.explained is not None]:
+            facts.append(("accounted for", " and ".join(explained)))
+    cards = [
+        Card(f"../{look.draw(f'pair-{place}-{letter}', [*plain[i : i + 1], *laid[i : i + 1]], columns=2)}", title, said)
+        for i, (letter, title, said) in enumerate(zip("ab", titles, words, strict=True))
     ]
-    lede = (
-        "Each map and what a blank sample would leave add up to the score, which is 1 where the net sees no difference."
-    )
-    page = pages.match(f"Pair {place}: {kind}", steps, lede, facts, cards)
-    pages.write(look.folder / "pairs" / f"{place}.html", page)
+    look.write(f"pairs/{place}.html", pages.match(f"Pair {place}: {kind}", steps, lede, facts, cards))
     together = look.draw(f"pair-{place}", [*plain, *laid], columns=2, side=TILE)
-    words = f"<b>{kind}</b> · distance {found.distance:.3f}"
-    return Card(together, f"{titles[0]} and {titles[1]}", words, f"pairs/{place}.html")
+    return Card(together, " and ".join(titles), f"<b>{kind}</b> · distance {distance}", f"pairs/{place}.html")

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,10 +52,8 @@ class LayerPatches:
     """The hits of one layer.
 
     units: which of its channels were watched. hits: for each of them up to k patches, the most exciting first; those of
-    equal activation in the order of the data. mean, deviation: of each unit's activation at the
-    counted positions (`lens.histograms.counted`).
-    histograms: of its activations, at an even grid of positions where the map is large (`lens.histograms`).
-    field: the receptive field of the layer's units.
+    equal activation in the order of the data. mean, deviation, histograms: of each unit's activations at the counted
+    positions, an even grid where the map is large (`lens.histograms`). field: the receptive field of the layer's units.
     """
 
     units: tuple[int, ...]
@@ -65,14 +65,19 @@ class LayerPatches:
 
     def selective(self, count: int) -> tuple[int, ...]:
         """The `count` units whose patches stand out most: mean activation of the hits, in deviations above the unit's
-        mean over everything. A unit that never fires is never among them unless there are no others."""
+        mean, both of the counted positions. After them come those that were the same at all of these but fire at
+        others, last those that never fire."""
 
         def stands_out(i: int) -> float:
             top = sum(hit.activation for hit in self.hits[i]) / max(1, len(self.hits[i]))
             return (top - self.mean[i]) / self.deviation[i] if self.deviation[i] > 0 else -float("inf")
 
-        order = sorted(range(len(self.units)), key=lambda i: (-stands_out(i), i))
+        order = sorted(range(len(self.units)), key=lambda i: (not self.fires(i), -stands_out(i), i))
         return tuple(self.units[i] for i in order[:count])
+
+    def fires(self, i: int) -> bool:
+        """Whether the i-th of `units` is above 0 anywhere in the data."""
+        return bool(self.hits[i]) and self.hits[i][0].activation > 0
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -111,7 +116,7 @@ def top_patches(
     per_sample: int = 1,
     total: int | None = None,
     checkpoint: Path | None = None,
-    every: int = 100,
+    every: float = 30.0,
     on_progress: Progress | None = None,
 ) -> TopPatches:
     """The k patches that excite each unit most.
@@ -123,11 +128,12 @@ def top_patches(
     units: layer -> channels to watch; all of them where a layer is not named.
     per_sample: at most so many patches of one sample for each unit.
     total: number of samples, for progress, where `batches` has no `dataset` that tells.
-    checkpoint: a file to which the state is written every `every` batches; a run found there goes on and gives what an
-        uninterrupted one gives. Deleted at the end.
+    checkpoint: a file to which the state is written every `every` seconds and at the end; a run found there goes on and
+        gives what an uninterrupted one gives. It is not deleted: do so when what was found is safe.
 
     Raises UnknownName for a layer or channel there is none of, InvalidOption where a layer has no positions, samples
-    differ in size or there are none, WeightsError where the checkpoint is damaged or of another run.
+    differ in size or there are none, WeightsError where the checkpoint is damaged or of another net, other options or
+    other samples.
     """
     if k < 1 or per_sample < 1:
         raise InvalidOption(f"k is {k} and per_sample {per_sample}; both must be at least 1")
@@ -135,11 +141,15 @@ def top_patches(
         total = len(getattr(batches, "dataset", ())) or 0
     asked = {"layers": list(layers), "k": k, "per_sample": per_sample}
     asked["units"] = {name: list(one) for name, one in (units or {}).items()}
-    state, seen = _stored(checkpoint, asked)
+    if checkpoint is not None:
+        asked["net"] = _fingerprint(net)
+    state, before, theirs = _stored(checkpoint, asked)
     fields: dict[str, ReceptiveField] = {}
     spatial: tuple[int, ...] = ()
-    done = 0
-    for number, x in enumerate(map(_samples, batches), 1):
+    done, seen = 0, ""  # samples, and a running hash of them
+    same = not before
+    due = time.monotonic() + every
+    for x in map(_samples, batches):
         if not fields:
             spatial = tuple(x.shape[2:])
             fields = receptive_fields(net, x[:1], layers)
@@ -148,20 +158,28 @@ def top_patches(
                 f"a batch has samples of {tuple(x.shape[2:])}, others of {spatial}; bring them all to one size"
             )
         done += len(x)
-        if done <= seen:  # before the checkpoint
+        if checkpoint is not None:
+            seen = _hash(f"{seen} {x.dtype} {tuple(x.shape)}".encode(), _bytes(x))
+        if done - len(x) < before:  # the run that goes on has seen it
+            same = (done, seen) == (before, theirs)
             continue
+        if not same:
+            break
         for layer, a in activations(net, x, layers).items():
             if layer not in state:
                 state[layer] = _Running.of(a, layer, (units or {}).get(layer), k)
             state[layer].add(a, done - len(x), k=k, per_sample=per_sample)
-        if checkpoint is not None and number % every == 0:
-            _store(checkpoint, state, done, asked)
+        if checkpoint is not None and time.monotonic() >= due:
+            _store(checkpoint, state, done, seen, asked)
+            due = time.monotonic() + every
         if on_progress:
             on_progress(done, max(done, total), {})
     if not fields:
         raise InvalidOption("there are no samples to look at")
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+    if not same:
+        raise WeightsError(f"{checkpoint} is of a run with other samples; delete it, or name another file")
+    if checkpoint is not None and done > before:
+        _store(checkpoint, state, done, seen, asked)
     return TopPatches({name: state[name].result(fields[name], spatial) for name in layers}, done)
 
 
@@ -185,7 +203,7 @@ class _Running:
             raise InvalidOption(f"layer {layer!r} gives {tuple(a.shape)}: without positions there are no patches")
         chosen = range(a.shape[1]) if units is None else units
         if wrong := [unit for unit in chosen if not 0 <= unit < a.shape[1]]:
-            raise InvalidOption(f"layer {layer!r} has units 0...{a.shape[1] - 1}, not {wrong[0]}")
+            raise InvalidOption(f"layer {layer!r} has units 0...{a.shape[1] - 1}, not {', '.join(map(str, wrong))}")
         index = torch.tensor(list(chosen))
         n = len(index)
         none = torch.full((k, n), -1)
@@ -272,20 +290,40 @@ def _samples(batch: Any) -> Tensor:
     return x
 
 
-def _store(path: Path, state: Mapping[str, _Running], done: int, asked: Mapping[str, Any]) -> None:
+def _fingerprint(net: nn.Module) -> str:
+    """What tells one net from another: what it is made of, and its weights."""
+    parts: list[Any] = [repr(net).encode()]
+    for name, value in net.state_dict().items():
+        parts += [name.encode(), _bytes(value) if isinstance(value, Tensor) else repr(value).encode()]
+    return _hash(*parts)
+
+
+def _hash(*parts: Any) -> str:
+    one = hashlib.sha256()
+    for part in parts:
+        one.update(part)
+    return one.hexdigest()
+
+
+def _bytes(x: Tensor) -> np.ndarray:
+    return x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+
+
+def _store(path: Path, state: Mapping[str, _Running], done: int, seen: str, asked: Mapping[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
     plain = {}
     for layer, one in state.items():
         tensors |= {f"{layer}/{name}": getattr(one, name) for name in ROWS}
         tensors |= {f"{layer}/{name}": tensor for name, tensor in vars(one.histograms).items()}
         plain[layer] = {"shape": list(one.shape), "count": one.count}
-    weights_file.write(path, tensors, {KIND: json.dumps({"done": done, "asked": dict(asked), "layers": plain})})
+    record = {"done": done, "seen": seen, "asked": dict(asked), "layers": plain}
+    weights_file.write(path, tensors, {KIND: json.dumps(record)})
 
 
-def _stored(path: Path | None, asked: Mapping[str, Any]) -> tuple[dict[str, _Running], int]:
-    """The state to go on with, and how many samples it has seen."""
+def _stored(path: Path | None, asked: Mapping[str, Any]) -> tuple[dict[str, _Running], int, str]:
+    """The state to go on with, how many samples it has seen, and their hash."""
     if path is None or not path.exists():
-        return {}, 0
+        return {}, 0, ""
     tensors, metadata = weights_file.read(path)
     if KIND not in metadata:
         raise WeightsError(f"{path} is not a checkpoint of top patches")
@@ -300,7 +338,7 @@ def _stored(path: Path | None, asked: Mapping[str, Any]) -> tuple[dict[str, _Run
             )
             for layer, plain in stored["layers"].items()
         }
-        theirs, done = stored["asked"], int(stored["done"])
+        theirs, done, seen = stored["asked"], int(stored["done"]), str(stored["seen"])
     if theirs != dict(asked):
-        raise WeightsError(f"{path} belongs to a run with other layers, units or k; delete it, or name another file")
-    return state, done
+        raise WeightsError(f"{path} is of a run with another net, layers, units or k; delete it, or name another file")
+    return state, done, seen

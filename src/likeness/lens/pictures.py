@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,15 @@ from ..progress import Progress
 from ..samples.images import ImageSource, read_image
 from .attribute import attribute, output, unit
 from .comparing import last_map
-from .drawing import overlay
+from .drawing import overlay, sheet
 from .invert import invert
 from .maximize import Maximised, maximize
 from .models import Model
 
+# What the colours mean where they are not shares that speak against the target and for it.
+SLOPE = ("brighter lowers it", "brighter raises it")
+MEANING = dict.fromkeys(("gradient", "smooth-grad", "guided-backprop", "deconvnet"), SLOPE)
+MEANING["grad-cam"] = ("does not count", "speaks for it")
 GAP, LABEL = 8, 20  # pixels between tiles, and of a line of text below one
 SIDE = 336  # least side of a picture shown beside another
 
@@ -80,7 +85,7 @@ def maximise_units(
             for (layer, channel), one in zip(units, found, strict=True)
         ],
     }
-    return Looked(tiles[0] if len(tiles) == 1 else sheet(tiles, names), record)
+    return Looked(tiles[0] if len(tiles) == 1 else tiled(tiles, names), record)
 
 
 def invert_picture(
@@ -101,36 +106,52 @@ def invert_picture(
     chosen: dict[str, Any] = {"steps": steps, "seed": seed, "low": model.low, "high": model.high}
     found = invert(model.net, model.tensor(image)[None], layer, on_progress=on_progress, **chosen)
     record = {"model": model.name, "layer": layer, "error": found.error, "steps": steps, "seed": seed}
-    return Looked(sheet([enlarged(image), enlarged(model.image(found.sample[0]))]), record)
+    return Looked(tiled([enlarged(image), enlarged(model.image(found.sample[0]))]), record)
 
 
 def attribute_picture(
     model: Model,
     picture: ImageSource,
-    what: tuple[str, int] | int,
+    what: tuple[str, int] | int | str,
     *,
     method: str = "gradient",
     layer: str | None = None,
 ) -> Looked:
-    """A picture as the net is shown it, beside it in grey with the map of `attribute` laid over: green where it speaks
-    for the target, magenta against it.
+    """A picture as the net is shown it, beside it in grey with the map of `attribute` laid over in green and magenta,
+    with a title, and a legend that says what the colours mean.
 
-    what: a unit (layer, channel), where it is largest, or the number of a class.
+    what: a unit (layer, channel), where it is largest, or a class, by its name or number.
     layer: of grad-cam; default: the last one with several positions, of a unit up to its own.
 
     Raises UnreadableFile, UnknownName, InvalidOption.
     """
     image = shown(model, picture)
     x = model.tensor(image)[None]
-    target = output(what) if isinstance(what, int) else unit(*what)
+    if isinstance(what, tuple):
+        target, until, about = unit(*what), what[0], f"{what[0]}:{what[1]}"
+    else:
+        number = model.output(str(what))
+        target, until, about = output(number), None, f"class {number}"
+        if number < len(model.classes):
+            about += f" ({model.classes[number]})"
     if method == "grad-cam" and layer is None:
-        layer = last_map(model.net, x, None if isinstance(what, int) else what[0])
+        layer = last_map(model.net, x, until)
     found = attribute(model.net, x, target, method=method, layer=layer)
     heat = found.map[0].sum(0).numpy()
     sizes = np.abs(heat[heat != 0])
     coloured = overlay(image, heat, np.quantile(sizes, 0.99) if len(sizes) else 1.0)
-    record = {"model": model.name, "method": method, "layer": layer, "value": float(found.value)}
-    return Looked(sheet([enlarged(image), enlarged(coloured)]), record)
+    value = float(found.value)
+    named = Path(picture).name if isinstance(picture, (str, os.PathLike)) else "the picture"
+    figures = " · ".join([method, *([layer] if layer else []), f"target {value:.4g}", Path(model.name).name])
+    page = sheet(
+        f"What {about} answers to",
+        figures,
+        [(named, image, coloured, "")],
+        ends=MEANING.get(method, ("speaks against it", "speaks for it")),
+        signed=method != "grad-cam",
+    )
+    record = {"model": model.name, "method": method, "layer": layer, "target": about, "value": value}
+    return Looked(page, record)
 
 
 def shown(model: Model, picture: ImageSource) -> np.ndarray:
@@ -150,7 +171,7 @@ def enlarged(image: np.ndarray) -> np.ndarray:
     )
 
 
-def sheet(tiles: Sequence[np.ndarray], names: Sequence[str] = ()) -> np.ndarray:
+def tiled(tiles: Sequence[np.ndarray], names: Sequence[str] = ()) -> np.ndarray:
     """Pictures (h, w, 3) uint8 of one size on white, as near to a square as they go in rows; a name below each."""
     columns = len(tiles) if len(tiles) <= 3 else round(len(tiles) ** 0.5 + 0.49)
     height, width = tiles[0].shape[:2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..errors import SilentUnit
+from ..errors import InvalidOption, SilentUnit
 from ..progress import Progress
 from . import pages
 from .attribute import unit as activation_of
@@ -31,12 +31,13 @@ def write_units(look: Look, side: int, *, maximised: bool, on_progress: Progress
         steps = pages.Steps((f"../index.html#layer-{numbers[layer]}", "all layers"), before, after)
         one = look.found.layers[layer]
         page = _page(look, layer, unit, one, stems[i], steps, maximised)
-        pages.write(look.folder / "units" / f"{stems[i]}.html", page)
-        hits = one.hits[one.units.index(unit)]
+        look.write(f"units/{stems[i]}.html", page)
+        place = one.units.index(unit)
+        hits = one.hits[place]
         shown = [patch_of(look.exhibits.shown(hit.sample), hit, one.field) for hit in hits]
         if shown:
             picture = look.draw(stems[i], shown, columns=side, side=TILE)
-            top = f"up to {number(hits[0].activation)}" if one.deviation[one.units.index(unit)] else "never fires"
+            top = f"up to {number(hits[0].activation)}" if one.fires(place) else "never fires"
             words = f"unit <b>{unit}</b> · {top}"
             cards[layer].append(Card(picture, f"patches of unit {unit}", words, f"units/{stems[i]}.html"))
         if on_progress:
@@ -86,6 +87,8 @@ def _ideal(look: Look, layer: str, unit: int, one: LayerPatches, stem: str, stro
         )
     except SilentUnit as error:
         return str(error)
+    except (InvalidOption, RuntimeError) as error:  # torch's, where a net takes samples of one size only
+        return f"No sample of {by(extent)} could be made for it: {error}"
     picture = look.draw(f"{stem}-ideal", [Panel(exhibits.scaled(made.sample[0]))], side=SIDE)
     more = "" if strongest is None else f"; the strongest patch reaches {number(strongest)}"
     words = f"<b>What it looks for.</b> Made by going uphill from noise: {number(made.activation)}{more}."
