@@ -1,6 +1,5 @@
 """`train_recognition`: it learns, goes on where it stopped, checks options first, never sees held-out people."""
 
-import contextlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -156,8 +155,6 @@ def test_hints_teach_the_inner_maps(people: Path, tmp_path: Path) -> None:
         ({"widths": (0, 4), "blocks": (1, 1)}, "widths"),
         ({"widths": (4, 4)}, "same stages"),
         ({"init": Path("nowhere.safetensors")}, "nowhere.safetensors"),
-        ({"frozen": 1}, "frozen stages are those of a trained net"),
-        ({"frozen": -1}, "frozen is -1"),
         ({"teacher": Path("nowhere.onnx")}, "nowhere.onnx"),
     ],
 )
@@ -182,7 +179,6 @@ def test_every_loss_has_its_own_margin(people: Path, loss: str, margin: float) -
 def lesson(people: Path, *, first_row: int = 0, **changes: Any) -> training.Lesson:
     options: dict[str, Any] = {
         "loss": "triplet", "miner": "semi-hard", "margin": None, "teacher": None, "hints": (), "init": None,
-        "frozen": 0,
         "widths": (4, 8), "blocks": (1, 1), "sizes": (32,), "shares": (1.0,), "steps": 2, "batch": 16,
         "per_subject": 4, "optimizer": "muon", "lr": 1e-3, "warmup": 0, "every": 1, "seed": 0, "precision": "fp32",
         "device": "cpu", "cache": None,
@@ -190,36 +186,6 @@ def lesson(people: Path, *, first_row: int = 0, **changes: Any) -> training.Less
     plan = training.Plan(**(options | changes))
     crops = training.load_crops(people)
     return training.Lesson(plan, training._tower(plan), crops, np.arange(first_row, len(crops)), None)
-
-
-def test_frozen_stages_stay_as_they_are(people: Path, tmp_path: Path) -> None:
-    """Weights and statistics; what follows learns, also when the run goes on from a checkpoint."""
-    first = identity.Tower(identity.Architecture(widths=(4, 8), blocks=(1, 1)))
-    identity.save(first, tmp_path / "enc.safetensors")
-    options = SMALL | {"init": tmp_path / "enc.safetensors", "frozen": 1, "every": 1, "precision": "fp32"}
-    train_recognition(people, out=tmp_path / "once.safetensors", **(options | {"steps": 2}))
-    for steps in (1, 2):
-        folder = tmp_path / "checkpoint"
-        with contextlib.suppress(KeyboardInterrupt):
-            train_recognition(
-                people, out=tmp_path / "twice.safetensors", **(options | {"steps": 2}), checkpoint=folder,
-                on_progress=stop_after(steps),
-            )  # fmt: skip
-    before, after = (identity.load(tmp_path / f"{name}.safetensors").state_dict() for name in ("enc", "once"))
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed and not {name for name in changed if name.startswith("stages.0")}
-    assert {name for name in before if name.startswith("stages.1") and "num_batches" not in name} <= changed
-    assert (tmp_path / "once.safetensors").read_bytes() == (tmp_path / "twice.safetensors").read_bytes()
-    with pytest.raises(InvalidOption, match="frozen is 3, but the net has 2 stages"):
-        train_recognition(people, out=tmp_path / "enc2.safetensors", **(options | {"frozen": 3}))
-
-
-def stop_after(steps: int) -> Any:
-    def on_progress(done: int, total: int, info: dict[str, Any]) -> None:
-        if "loss" in info and done >= steps:
-            raise KeyboardInterrupt
-
-    return on_progress
 
 
 def test_fine_tuning_by_arcface_starts_at_the_mean_codes_of_the_subjects(people: Path, tmp_path: Path) -> None:

@@ -91,7 +91,6 @@ def fit(
     """Train `net` in place for `schedule.steps` steps; return the moving average of its weights, in eval mode.
 
     Arguments:
-        net: weights of it that need no gradient stay as they are, and so do the statistics of their modules.
         batch: (step, generator) -> (input, context). objective: (codes, context, generator) -> Terms.
         extra: a module with weights of its own beside the net (ArcFace's class vectors).
         optimizer: "adamw" or "muon" (`metric.optimizers`).
@@ -126,7 +125,7 @@ def fit(
     if precision == "auto":
         faster = processes.rank == 0 and _faster_in_bfloat16(net, batch, seed)
         precision = "bf16" if processes.first(faster, device) else "fp32"
-    _train(net)
+    net.train()
     figures: dict[str, float] = {}
     began = time.monotonic()
     for step in range(start, schedule.steps):
@@ -158,15 +157,6 @@ def fit(
     if start == schedule.steps and processes.rank == 0 and on_checkpoint:  # a finished run, begun again
         on_checkpoint(state.averaged, start)
     return state.averaged.eval()
-
-
-def _train(net: nn.Module) -> None:
-    """To training mode, but for what is frozen: a module whose weights do not learn keeps its statistics as well."""
-    net.train()
-    for module in net.modules():
-        weights = list(module.parameters())
-        if weights and not any(one.requires_grad for one in weights):
-            module.eval()
 
 
 def check_fit(optimizer: str, precision: str, every: int) -> None:

@@ -31,7 +31,6 @@ class Plan:
     teacher: Path | None
     hints: tuple[str, ...]
     init: Path | None
-    frozen: int
     widths: tuple[int, ...]
     blocks: tuple[int, ...]
     sizes: tuple[int, ...]
@@ -54,9 +53,7 @@ class Plan:
         self._check_batch()
         check_fit(self.optimizer, self.precision, self.every)
         at_least(1, steps=self.steps)
-        at_least(0, warmup=self.warmup, seed=self.seed, frozen=self.frozen)
-        if self.frozen and self.init is None:
-            raise InvalidOption("frozen stages are those of a trained net: --init FILE")
+        at_least(0, warmup=self.warmup, seed=self.seed)
         if not 0 < self.lr < float("inf"):
             raise InvalidOption(f"lr is {self.lr}; it must be above 0")
         try:
@@ -90,9 +87,7 @@ class Plan:
             raise InvalidOption(f"widths {self.widths} must be at least 1, blocks {self.blocks} at least 0")
 
     def check_fits(self, architecture: Architecture) -> None:
-        """Raises InvalidOption where one of `sizes` is too small for the net, or more stages are frozen than it has."""
-        if self.frozen > len(architecture.widths):
-            raise InvalidOption(f"frozen is {self.frozen}, but the net has {len(architecture.widths)} stages")
+        """Raises InvalidOption where one of `sizes` is too small for the net."""
         for size in self.sizes:
             try:
                 _ = replace(architecture, size=size).map_sizes

@@ -65,7 +65,6 @@ def train_recognition(
     hints: Sequence[str] = (),
     unlabelled: Sequence[str] = (),
     init: Path | None = None,
-    frozen: int = 0,
     widths: tuple[int, ...] = (48, 96, 192),
     blocks: tuple[int, ...] = (1, 3, 1),
     sizes: tuple[int, ...] = (64, 80, 112),
@@ -99,8 +98,6 @@ def train_recognition(
     unlabelled: folders of faces without a name; they serve distillation only.
     init: an encoder to start from (fine-tuning); its architecture wins over widths and blocks, and arcface's subject
         vectors start at the mean codes that it gives them.
-    frozen: stages of `init`, from the first on, that stay as they are: fewer weights for few people, and a step takes
-        a third of the time.
     widths: channels of each stage of the net.
     blocks: residual blocks of each stage.
     sizes: resolutions in pixels, one after the other: a low one first sees more faces in the same time.
@@ -131,7 +128,6 @@ def train_recognition(
         teacher=Path(teacher) if teacher else None,
         hints=tuple(hints),
         init=Path(init) if init else None,
-        frozen=frozen,
         widths=tuple(widths),
         blocks=tuple(blocks),
         sizes=tuple(sizes),
@@ -195,7 +191,6 @@ def _tower(plan: Plan) -> identity.Tower:
     """A new net, or the one to start from; it and the teacher are tried before hours of work rely on them."""
     if plan.init:
         tower = tower_of_pictures(plan.init)
-        tower.stages[: plan.frozen].requires_grad_(False)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed)
