@@ -23,6 +23,7 @@ TRAINERS = {
         "train_discriminant",
         "an encoder's last layer, solved for on named people",
     ),
+    "fine-tuning": ("metric.fine_tuning", "train_fine_tuning", "an encoder's last stages, on named people"),
     "perceptual": ("style.training", "train_perceptual", "pictures and a large VGG to a slim one, for style"),
     "adain": (
         "style.adain_training",
