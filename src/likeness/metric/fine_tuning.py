@@ -76,7 +76,8 @@ def train_fine_tuning(
     subjects = torch.from_numpy(place)
     late = _Late(tower.architecture)
     late.load_state_dict(tower.state_dict())
-    late.stages = late.stages[-stages:]
+    late.eval()
+    late.stages = nn.Sequential(*list(late.stages)[-stages:])
     maps = _maps(tower.stages[:-stages], crops, rows, on_progress)
     criterion = ArcFace(len(names), tower.architecture.code_length, margin=margin, scale=scale, seed=seed)
     criterion.start(_codes(late, maps), subjects.repeat(2))
@@ -102,7 +103,7 @@ def train_fine_tuning(
         on_progress=on_progress,
     )
     assert isinstance(averaged, identity.Tower)
-    tower.stages = nn.Sequential(*tower.stages[:-stages], *averaged.stages)
+    tower.stages = nn.Sequential(*list(tower.stages)[:-stages], *averaged.stages)
     tower.whole, tower.norm, tower.code = averaged.whole, averaged.norm, averaged.code
     identity.save(tower, out)
     strangers = crops.where(np.flatnonzero(held)[:MOST_STRANGERS])
