@@ -107,9 +107,10 @@ def test_integrated_gradients_add_up_and_follow_the_line(dims: int) -> None:
     assert np.abs(few.map.numpy() - expected).max() < 1e-12
 
 
+@pytest.mark.parametrize("relu", RELUS)
 @pytest.mark.parametrize("dims", (1, 2, 3))
-def test_grad_cam_is_equations_1_and_2(dims: int) -> None:
-    model, x = net(dims), sample(dims, 2)
+def test_grad_cam_is_equations_1_and_2(dims: int, relu: Any) -> None:
+    model, x = net(dims, relu), sample(dims, 2)
     got = attribute(model, x, output(0), method="grad-cam", layer="two")
     with torch.no_grad():
         a = model.two(model.relu(model.one(x)))
@@ -118,6 +119,22 @@ def test_grad_cam_is_equations_1_and_2(dims: int) -> None:
     expected = np.maximum((slope.numpy().mean(axes, keepdims=True) * a.numpy()).sum(1, keepdims=True), 0)
     assert np.abs(got.map.numpy() - expected).max() < 1e-12
     assert got.map.shape == (2, 1, *SIZES[dims])
+
+
+@pytest.mark.parametrize("relu", RELUS[:2])
+@pytest.mark.parametrize("dims", (1, 2, 3))
+def test_grad_cam_at_each_use_of_a_module(dims: int, relu: nn.Module) -> None:
+    """The first use of the ReLU is a map like any other; at the second the slope is the weight of its channel."""
+    model, x = net(dims, relu), sample(dims)
+    first, second = (attribute(model, x, output(0), method="grad-cam", layer=f"relu{use}") for use in ("", "#2"))
+    with torch.no_grad():
+        a = model.relu(model.two(model.relu(model.one(x))))
+    cam = torch.einsum("k,bk...->b...", model.classes.weight[0].detach(), a) / np.prod(SIZES[dims])
+    assert torch.allclose(second.map[:, 0], cam.clamp_min(0), atol=1e-12)
+    plain = net(dims, F.relu)  # of which the layer after the first ReLU is one of its own
+    plain.two = nn.Sequential(nn.Identity(), plain.two)
+    assert torch.allclose(first.map, attribute(plain, x, output(0), method="grad-cam", layer="two.0").map, atol=1e-12)
+    assert not torch.allclose(first.map, second.map)
 
 
 @pytest.mark.parametrize("dims", (1, 2, 3))
