@@ -107,6 +107,26 @@ def test_integrated_gradients_add_up_and_follow_the_line(dims: int) -> None:
     assert np.abs(few.map.numpy() - expected).max() < 1e-12
 
 
+def test_where_the_target_does_not_change_all_of_it_is_explained() -> None:
+    model, x = net(2), sample(2, 2)
+    baseline = x.clone()
+    baseline[1] = 0
+    got = attribute(model, x, output(0), method="integrated-gradients", baseline=baseline, steps=400)
+    assert got.explained is not None and got.explained[0] == 1
+    assert float(got.explained[1]) == pytest.approx(1, abs=1e-2)
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+@pytest.mark.parametrize("method", METHODS)
+def test_maps_are_of_the_samples_type_and_the_same_in_inference_mode(method: str, dtype: torch.dtype) -> None:
+    model, x = net(2).to(dtype), sample(2).to(dtype)
+    got = attribute(model, x, output(0), method=method, layer="two")
+    assert got.map.dtype == dtype
+    with torch.inference_mode():
+        again = attribute(model, sample(2).to(dtype), output(0), method=method, layer="two")
+    assert torch.equal(got.map, again.map)
+
+
 @pytest.mark.parametrize("relu", RELUS)
 @pytest.mark.parametrize("dims", (1, 2, 3))
 def test_grad_cam_is_equations_1_and_2(dims: int, relu: Any) -> None:

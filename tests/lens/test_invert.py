@@ -105,6 +105,10 @@ def test_the_same_seed_gives_the_same_bytes(dims: int) -> None:
     one, two = run(1), run(1)
     assert torch.equal(one.sample, two.sample) and one.trace == two.trace
     assert not torch.equal(one.sample, run(2).sample)
+    model = net(dims)
+    with torch.inference_mode():
+        assert torch.equal(one.sample, invert(model, sample(dims), "3", steps=6, seed=1).sample)
+        invert(nn.Sequential(nn.Identity()), sample(dims), "0", steps=6)
 
 
 def test_progress_is_told_and_can_end_it_without_a_hook_left() -> None:

@@ -91,7 +91,8 @@ def test_a_photograph_without_a_face_is_named(tmp_path: Path) -> None:
 
 
 def test_the_picture_shows_all_of_them(tmp_path: Path) -> None:
-    found = likeness.lens.compare(crop(1), crop(2), against=crop(3), method="grad-cam")
+    with torch.inference_mode():
+        found = likeness.lens.compare(crop(1), crop(2), against=crop(3), method="grad-cam")
     found.save(tmp_path / "why.png")
     with Image.open(tmp_path / "why.png") as written:
         assert written.size[0] > 3 * 320

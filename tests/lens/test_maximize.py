@@ -70,6 +70,8 @@ def test_the_same_seed_gives_the_same_bytes_and_nothing_global_moves(dims: int) 
     assert torch.equal(one.sample, two.sample) and one.trace == two.trace
     assert not torch.equal(one.sample, other.sample)
     assert torch.equal(state, torch.random.get_rng_state())
+    with torch.inference_mode():
+        assert torch.equal(one.sample, quick(model, unit("3", 1, "mean"), dims, steps=5, seed=3).sample)
 
 
 def shifted(offset: float) -> nn.Sequential:

@@ -79,6 +79,7 @@ def score_with(code: Tensor) -> Target:
     return target
 
 
+@torch.inference_mode(False)  # gradients are needed, whatever is switched off around it
 def compare_samples(
     net: nn.Module,
     a: Tensor,

@@ -32,6 +32,7 @@ class Inverted:
     trace: tuple[float, ...]
 
 
+@torch.inference_mode(False)  # gradients are needed, whatever is switched off around it
 def invert(
     net: nn.Module,
     x: Tensor,
@@ -49,8 +50,8 @@ def invert(
     """A sample that `layer` cannot tell from x (1, c, *spatial), by L-BFGS over the coefficients of its spectrum
     (`lens.parametrisation`) from noise, from coarse to fine. The same seed gives the same sample.
 
-    The cost is `inversion_cost`. net: in eval mode; left as it was. steps: evaluations of the cost, about (a line search
-    is never left half-way). low, high: what values can be. decay: of the spectrum.
+    The cost is `inversion_cost`. net: in eval mode; left as it was. steps: evaluations of the cost, about (no line
+    search is left half-way). low, high: what values can be. decay: of the spectrum.
 
     Raises UnknownName for a layer there is none of, InvalidOption where no activation of the layer differs from zero
     or one is not finite, or for options that cannot be.
@@ -65,7 +66,7 @@ def invert(
     stages = [spectrum(net, x.shape[1:], low=low, high=high, decay=decay, blur=blur) for blur in blurs]
     made = stages[0]
     with torch.no_grad():
-        wanted = activations(net, x.to(made.filter), [layer])[layer]
+        wanted = activations(net, x.clone().to(made.filter), [layer])[layer]
     if not wanted.any() or not wanted.isfinite().all():
         raise InvalidOption(f"layer {layer!r} gives zeros only, or numbers that are not finite, for this sample")
     z = made.noise(torch.Generator().manual_seed(seed), START)

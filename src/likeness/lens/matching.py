@@ -88,6 +88,7 @@ class PhotoComparison:
         return made | self.comparison.to_dict() | about
 
 
+@torch.inference_mode(False)  # gradients are needed, whatever is switched off around it
 def compare(
     a: ImageSource,
     b: ImageSource | Template,
