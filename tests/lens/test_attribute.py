@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from likeness.errors import InvalidOption, UnknownName
-from likeness.lens.attribute import METHODS, attribute, output, unit
+from likeness.lens.attribute import METHODS, attribute, output, relu_rule, unit
 from likeness.nets.layers import conv
 
 SIZES = {1: (9,), 2: (5, 6), 3: (3, 4, 3)}
@@ -88,6 +88,14 @@ def test_the_rules_at_a_relu_are_those_of_the_papers(dims: int, rule: str, relu:
     assert np.abs(got.map.numpy() - by_hand(model, x, 1, rule)).max() < 1e-12
     assert float(got.value) == float(model(x)[0, 1].detach())
     assert got.map.abs().max() > 0
+
+
+@pytest.mark.parametrize("relu", RELUS)
+def test_redirected_a_closed_relu_passes_what_would_open_it(relu: Any) -> None:
+    x = torch.tensor([2.0, 2.0, -2.0, -2.0], requires_grad=True)
+    with relu_rule("redirected"):
+        (slope,) = torch.autograd.grad((relu(x + 0) * torch.tensor([3.0, -3.0, 3.0, -3.0])).sum(), x)
+    assert slope.tolist() == [3, -3, 3, 0]
 
 
 @pytest.mark.parametrize("dims", (1, 2, 3))

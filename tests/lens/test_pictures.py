@@ -6,7 +6,10 @@ import torch
 from torch import nn
 
 from likeness.errors import InvalidOption, SilentUnit, UnknownName
+from likeness.lens import pictures
+from likeness.lens.attribute import Attribution
 from likeness.lens.comparing import last_map
+from likeness.lens.drawing import overlay
 from likeness.lens.models import Model
 from likeness.lens.pictures import GAP, SIDE, attribute_picture, enlarged, invert_picture, maximise_units, sheet
 
@@ -82,6 +85,17 @@ def test_the_map_lies_over_the_grey_picture() -> None:
     of_class = attribute_picture(model(), IMAGE, 1, method="grad-cam")
     assert of_class.to_dict()["layer"] == "3"
     assert attribute_picture(model(), IMAGE, ("1", 0), method="grad-cam").to_dict()["layer"] == "1"
+
+
+def test_full_colour_is_the_99th_percentile_of_what_is_not_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    heat = torch.zeros(1, 2, 16, 16)
+    heat[0, 0].view(-1)[:201] = torch.arange(-200, 1) - 10.0  # sizes 10, 11 ... 210; zero elsewhere
+    monkeypatch.setattr(pictures, "attribute", lambda *_, **__: Attribution(heat, "gradient", torch.ones(1)))
+    values = heat[0, 0].numpy()
+    for peak in (208.0, 1.0):  # 1 where all of it is zero
+        found = attribute_picture(model(), IMAGE, 1).picture
+        assert np.array_equal(found, sheet([enlarged(IMAGE), enlarged(overlay(IMAGE, values, peak))]))
+        heat.zero_()
 
 
 def test_the_last_map_up_to_a_layer() -> None:
