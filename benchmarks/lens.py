@@ -219,7 +219,7 @@ TARGETS = {
     "throughput": (Target("share", 0.9, least=True),),
     "memory": (Target("growth", 1.05),),
     "deletion": (
-        *(Target(f"{method}_wins", 0.8, least=True) for method in ("linear", "grad-cam", "occlusion")),
+        Target("linear_wins", 0.8, least=True),  # what is claimed; those of the others are shown
         Target("linear_sum_off", 0.01),
     ),
     "grad_cam": (Target("ratio", 1.3),),

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from likeness.errors import InvalidOption, UnknownName
-from likeness.lens.attribute import METHODS, attribute, output, unit
+from likeness.lens.attribute import METHODS, attribute, output, relu_rule, unit
 from likeness.nets.layers import conv
 
 SIZES = {1: (9,), 2: (5, 6), 3: (3, 4, 3)}
@@ -90,6 +90,14 @@ def test_the_rules_at_a_relu_are_those_of_the_papers(dims: int, rule: str, relu:
     assert got.map.abs().max() > 0
 
 
+@pytest.mark.parametrize("relu", RELUS)
+def test_redirected_a_closed_relu_passes_what_would_open_it(relu: Any) -> None:
+    x = torch.tensor([2.0, 2.0, -2.0, -2.0], requires_grad=True)
+    with relu_rule("redirected"):
+        (slope,) = torch.autograd.grad((relu(x + 0) * torch.tensor([3.0, -3.0, 3.0, -3.0])).sum(), x)
+    assert slope.tolist() == [3, -3, 3, 0]
+
+
 @pytest.mark.parametrize("dims", (1, 2, 3))
 def test_integrated_gradients_add_up_and_follow_the_line(dims: int) -> None:
     model, x = net(dims), sample(dims, 3)
@@ -107,9 +115,30 @@ def test_integrated_gradients_add_up_and_follow_the_line(dims: int) -> None:
     assert np.abs(few.map.numpy() - expected).max() < 1e-12
 
 
+def test_where_the_target_does_not_change_all_of_it_is_explained() -> None:
+    model, x = net(2), sample(2, 2)
+    baseline = x.clone()
+    baseline[1] = 0
+    got = attribute(model, x, output(0), method="integrated-gradients", baseline=baseline, steps=400)
+    assert got.explained is not None and got.explained[0] == 1
+    assert float(got.explained[1]) == pytest.approx(1, abs=1e-2)
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+@pytest.mark.parametrize("method", METHODS)
+def test_maps_are_of_the_samples_type_and_the_same_in_inference_mode(method: str, dtype: torch.dtype) -> None:
+    model, x = net(2).to(dtype), sample(2).to(dtype)
+    got = attribute(model, x, output(0), method=method, layer="two")
+    assert got.map.dtype == dtype
+    with torch.inference_mode():
+        again = attribute(model, sample(2).to(dtype), output(0), method=method, layer="two")
+    assert torch.equal(got.map, again.map)
+
+
+@pytest.mark.parametrize("relu", RELUS)
 @pytest.mark.parametrize("dims", (1, 2, 3))
-def test_grad_cam_is_equations_1_and_2(dims: int) -> None:
-    model, x = net(dims), sample(dims, 2)
+def test_grad_cam_is_equations_1_and_2(dims: int, relu: Any) -> None:
+    model, x = net(dims, relu), sample(dims, 2)
     got = attribute(model, x, output(0), method="grad-cam", layer="two")
     with torch.no_grad():
         a = model.two(model.relu(model.one(x)))
@@ -118,6 +147,22 @@ def test_grad_cam_is_equations_1_and_2(dims: int) -> None:
     expected = np.maximum((slope.numpy().mean(axes, keepdims=True) * a.numpy()).sum(1, keepdims=True), 0)
     assert np.abs(got.map.numpy() - expected).max() < 1e-12
     assert got.map.shape == (2, 1, *SIZES[dims])
+
+
+@pytest.mark.parametrize("relu", RELUS[:2])
+@pytest.mark.parametrize("dims", (1, 2, 3))
+def test_grad_cam_at_each_use_of_a_module(dims: int, relu: nn.Module) -> None:
+    """The first use of the ReLU is a map like any other; at the second the slope is the weight of its channel."""
+    model, x = net(dims, relu), sample(dims)
+    first, second = (attribute(model, x, output(0), method="grad-cam", layer=f"relu{use}") for use in ("", "#2"))
+    with torch.no_grad():
+        a = model.relu(model.two(model.relu(model.one(x))))
+    cam = torch.einsum("k,bk...->b...", model.classes.weight[0].detach(), a) / np.prod(SIZES[dims])
+    assert torch.allclose(second.map[:, 0], cam.clamp_min(0), atol=1e-12)
+    plain = net(dims, F.relu)  # of which the layer after the first ReLU is one of its own
+    plain.two = nn.Sequential(nn.Identity(), plain.two)
+    assert torch.allclose(first.map, attribute(plain, x, output(0), method="grad-cam", layer="two.0").map, atol=1e-12)
+    assert not torch.allclose(first.map, second.map)
 
 
 @pytest.mark.parametrize("dims", (1, 2, 3))

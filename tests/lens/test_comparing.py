@@ -140,6 +140,14 @@ def test_a_map_brought_to_the_sample_keeps_its_mean() -> None:
     assert float(share.heat((8, 16)).mean()) == pytest.approx(3.5)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_inference_mode_changes_nothing(method: str) -> None:
+    net = tower(2)
+    expected = compare_samples(net, sample(2, 1), sample(2, 2), method=method).to_dict()
+    with torch.inference_mode():
+        assert compare_samples(net, sample(2, 1), sample(2, 2), method=method).to_dict() == expected
+
+
 def test_plain_numbers() -> None:
     net = tower(2)
     for other in (sample(2, 2), torch.ones(128)):

@@ -64,6 +64,32 @@ def test_the_activations_are_met_and_of_a_layer_that_knows_all_so_is_the_sample(
     assert len(found.trace) <= 90 and found.trace[-1] < 0.01 * found.trace[0]
 
 
+@pytest.mark.parametrize("dims", (1, 2, 3))
+def test_coarse_shapes_come_before_details(dims: int) -> None:
+    """Each tenth of the steps opens a band of frequencies, the fourth all that are left."""
+    spatial, shown = {1: (64,), 2: (24, 24), 3: (12, 12, 12)}[dims], []
+
+    class Watched(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            shown.append(x.detach().double())
+            return x
+
+    x = torch.rand(1, 2, *spatial, generator=torch.Generator().manual_seed(3))
+    invert(nn.Sequential(Watched()), x, "0", steps=60, decay=0, norm_weight=0, tv_weight=0)
+    axes = torch.meshgrid(*[torch.fft.fftfreq(n) for n in spatial], indexing="ij")
+    f = torch.stack(axes).square().sum(0).sqrt()
+    bands = [(f > low) & (f < high) for low, high in ((0, 0.1), (0.1, 0.2), (0.2, 0.3), (0.4, 1))]
+    power = [torch.fft.fftn(torch.logit(one[0]), dim=tuple(range(1, dims + 1))).abs().square().sum(0) for one in shown]
+    lit = [[bool(one[band].mean() > 0.05 * one[bands[0]].mean()) for one in power[1:-1]] for band in bands[1:]]
+    first = [band.index(True) for band in lit]
+    assert 6 <= first[0] < 13 <= first[1] < 19 <= first[2] < 26
+
+
+def test_few_steps_are_few_and_all_of_them_go_to_the_details() -> None:
+    for steps in (2, 3, 5, 9, 19, 20, 40):
+        assert steps <= len(invert(net(2), sample(2), "3", steps=steps).trace) <= steps + 2
+
+
 def test_weights_pull_as_they_should() -> None:
     model, x = net(2), sample(2)
     plain, smooth = (invert(model, x, "3", steps=30, norm_weight=0, tv_weight=weight) for weight in (0.0, 30.0))
@@ -79,6 +105,10 @@ def test_the_same_seed_gives_the_same_bytes(dims: int) -> None:
     one, two = run(1), run(1)
     assert torch.equal(one.sample, two.sample) and one.trace == two.trace
     assert not torch.equal(one.sample, run(2).sample)
+    model = net(dims)
+    with torch.inference_mode():
+        assert torch.equal(one.sample, invert(model, sample(dims), "3", steps=6, seed=1).sample)
+        invert(nn.Sequential(nn.Identity()), sample(dims), "0", steps=6)
 
 
 def test_progress_is_told_and_can_end_it_without_a_hook_left() -> None:
@@ -99,7 +129,7 @@ def test_what_cannot_be_is_refused() -> None:
     model, dead = net(1), net(1)
     dead.get_submodule("2").get_parameter("bias").fill_(-99)
     for one, x, layer, options, error, message in (
-        (model, sample(1), "3", {"steps": 0}, InvalidOption, "steps"),
+        (model, sample(1), "3", {"steps": 1}, InvalidOption, "steps"),
         (model, sample(1), "3", {"tv_weight": -1.0}, InvalidOption, "tv_weight"),
         (model, sample(1, 2), "3", {}, InvalidOption, "one sample"),
         (model, sample(1), "33", {}, UnknownName, "mean '3'"),

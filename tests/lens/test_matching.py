@@ -16,6 +16,7 @@ from likeness.lens.drawing import AGAINST, FOR, overlay, sheet
 from likeness.lens.face_nets import GradientNet, OnnxNet, gradient_net
 from likeness.lens.face_shares import FaceShares, face_shares
 from likeness.nets import catalogue
+from likeness.nets.activations import activations
 from likeness.recognition.encoder import FaceEncoder
 
 skimage = pytest.importorskip("skimage.data", reason="the portraits come with scikit-image (extra: test)")
@@ -50,6 +51,15 @@ def test_both_ways_through_the_encoder_give_its_codes() -> None:
     for net in (gradient_net(encoder), OnnxNet(encoder)):
         with torch.no_grad():
             assert np.abs(net(x).numpy() - encoder.encode_crops(crops)).max() < 1e-4
+
+
+def test_a_position_of_the_mirror_images_maps_is_the_same_place_of_the_face() -> None:
+    net = gradient_net(FaceEncoder.load())
+    x = torch.from_numpy(crop(1).copy()).permute(2, 0, 1)[None].float()
+    with torch.no_grad():
+        as_seen, mirrored = activations(net, x, ["maps"])["maps"].chunk(2, 1)
+        again, turned = (half.flip(-1) for half in activations(net, x.flip(-1), ["maps"])["maps"].chunk(2, 1))
+    assert torch.allclose(as_seen, turned, atol=1e-5) and torch.allclose(mirrored, again, atol=1e-5)
 
 
 def test_colours_in_another_order_and_without_a_mirror() -> None:
@@ -121,7 +131,8 @@ def test_a_photograph_without_a_face_is_named(tmp_path: Path) -> None:
 
 
 def test_the_picture_shows_all_of_them(tmp_path: Path) -> None:
-    found = likeness.lens.compare(crop(1), crop(2), against=crop(3), method="grad-cam")
+    with torch.inference_mode():
+        found = likeness.lens.compare(crop(1), crop(2), against=crop(3), method="grad-cam")
     found.save(tmp_path / "why.png")
     with Image.open(tmp_path / "why.png") as written:
         assert written.size[0] > 3 * 320

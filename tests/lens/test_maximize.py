@@ -62,6 +62,44 @@ def test_the_contrast_is_bounded() -> None:
     assert spread[0] == pytest.approx(0.3, rel=0.01) and spread[1] > 1
 
 
+@pytest.mark.parametrize("jitter", (2, 50))
+@pytest.mark.parametrize("dims", (1, 2, 3))
+def test_the_sample_is_shifted_by_less_and_less_then_not_at_all(dims: int, jitter: int) -> None:
+    """Shown by a sample that hardly changes: by up to `jitter` positions, at most an eighth of the axis."""
+    spatial, steps, shown = (40, 24, 16)[:dims], 60, []
+
+    def target(net: nn.Module, x: Tensor) -> Tensor:
+        shown.append(x.detach()[0, 0])
+        return (x * torch.linspace(0, 1, x.numel()).view_as(x)).sum().reshape(1)
+
+    maximize(net(dims), target, (2, *spatial), steps=steps, rate=1e-9, jitter=jitter)
+    axes = list(range(dims))
+    shifts = []
+    for one in shown:
+        place = np.unravel_index(int(one.argmax()), spatial)
+        last = np.unravel_index(int(shown[-1].argmax()), spatial)
+        shifts.append([(a - b + n // 2) % n - n // 2 for a, b, n in zip(place, last, spatial, strict=True)])
+        assert torch.allclose(one, shown[-1].roll(shifts[-1], axes), atol=1e-5)
+    bounds = [[int(max(0, 1 - 2 * step / steps) * min(jitter, n // 8)) for n in spatial] for step in range(steps)]
+    sizes = np.abs(shifts[:steps])
+    assert (sizes <= np.array(bounds)).all() and (2 * sizes.max(0) >= np.minimum(jitter, np.array(spatial) // 8)).all()
+
+
+def test_steps_shorten_along_a_cosine() -> None:
+    """Of a target that is linear in what moves, Adam's steps are as long as the rate."""
+    model, shown = nn.Linear(1, 1).double(), []
+    slope = torch.randn(1, 1, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def target(net: nn.Module, x: Tensor) -> Tensor:
+        shown.append(torch.logit(x.detach()))
+        return (slope * torch.logit(x)).sum().reshape(1)
+
+    maximize(model, target, (1, 16), steps=10, rate=0.05, jitter=0, contrast=1e9)
+    lengths = [float((b - a).norm()) for a, b in zip(shown, shown[1:], strict=False)]
+    expected = [(1 + np.cos(np.pi * step / 10)) / 2 for step in range(10)]
+    assert [length / lengths[0] for length in lengths] == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("dims", (1, 2, 3))
 def test_the_same_seed_gives_the_same_bytes_and_nothing_global_moves(dims: int) -> None:
     model = net(dims)
@@ -70,6 +108,8 @@ def test_the_same_seed_gives_the_same_bytes_and_nothing_global_moves(dims: int) 
     assert torch.equal(one.sample, two.sample) and one.trace == two.trace
     assert not torch.equal(one.sample, other.sample)
     assert torch.equal(state, torch.random.get_rng_state())
+    with torch.inference_mode():
+        assert torch.equal(one.sample, quick(model, unit("3", 1, "mean"), dims, steps=5, seed=3).sample)
 
 
 def shifted(offset: float) -> nn.Sequential:

@@ -32,6 +32,12 @@ def test_pictures_become_what_a_net_takes(vgg: Path, pictures: Path, tmp_path: P
     assert tower.picture(np.zeros((60, 60, 3), np.uint8)) is None  # no face
 
 
+def test_a_net_opened_in_inference_mode_has_gradients(vgg: Path) -> None:
+    with torch.inference_mode():
+        net = open_model(vgg, size=32).net
+    assert not any(weight.is_inference() for weight in net.state_dict().values())
+
+
 def test_the_names_of_the_catalogue(tmp_path: Path) -> None:
     assert open_model("face").size == 112
     (tmp_path / "text.safetensors").write_text("no net")

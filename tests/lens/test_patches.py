@@ -209,6 +209,8 @@ def test_no_hook_stays_and_what_cannot_be_is_refused() -> None:
         ({"layers": ["relux"]}, UnknownName, "relu"),
         ({"layers": ["relu"], "units": {"relu": [5, 1, 9]}}, InvalidOption, "0...4, not 5, 9"),
         ({"layers": ["relu"], "k": 0}, InvalidOption, "at least 1"),
+        ({"layers": ["relu"], "k": 4.0}, InvalidOption, r"k is 4\.0"),
+        ({"layers": ["relu"], "per_sample": 2.0}, InvalidOption, r"per_sample 2\.0"),
     ):
         with pytest.raises(error, match=message):
             top_patches(model, [x], **options)

@@ -10,6 +10,7 @@ from torch import nn
 
 from likeness.errors import InvalidOption, SilentUnit, UnknownName
 from likeness.lens import drawing, pictures
+from likeness.lens.attribute import Attribution
 from likeness.lens.comparing import last_map
 from likeness.lens.models import Model
 from likeness.lens.pictures import GAP, SIDE, attribute_picture, enlarged, invert_picture, maximise_units, tiled
@@ -125,6 +126,19 @@ def test_classes_by_name_or_number() -> None:
         model().output("dog")
     with pytest.raises(InvalidOption, match="no class 7"):
         attribute_picture(named, IMAGE, 7)
+
+
+def test_full_colour_is_the_99th_percentile_of_what_is_not_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    heat = torch.zeros(1, 2, 16, 16)
+    heat[0, 0].view(-1)[:201] = torch.arange(-200, 1) - 10.0  # sizes 10, 11 ... 210; zero elsewhere
+    monkeypatch.setattr(pictures, "attribute", lambda *_, **__: Attribution(heat, "gradient", torch.ones(1)))
+    told: list[Any] = []
+    monkeypatch.setattr(pictures, "sheet", lambda *words, **_: told.append(words[2][0]) or IMAGE)
+    values = heat[0, 0].numpy()
+    for peak in (208.0, 1.0):  # 1 where all of it is zero
+        attribute_picture(model(), IMAGE, 1)
+        assert np.array_equal(told[-1][2], drawing.overlay(IMAGE, values, peak))
+        heat.zero_()
 
 
 def test_the_last_map_up_to_a_layer() -> None:

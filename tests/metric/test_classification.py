@@ -100,6 +100,19 @@ def test_what_is_held_out_is_never_trained_on(tmp_path: Path, monkeypatch: pytes
     assert seen == set(range(24)) - held and result.held_out == 4
 
 
+def test_labels_are_smoothed(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss is the cross-entropy against `(1 - s)` for the class plus `s / 3` for each of the three."""
+    losses: list[Any] = []
+    monkeypatch.setattr(classification, "fit", lambda net, make_batch, objective, **_: losses.append(objective))
+    logits, labels = torch.randn(7, 3, generator=torch.Generator().manual_seed(0)), torch.arange(7) % 3
+    logs = np.log(np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(1, keepdims=True))
+    for smoothing in (0.0, 0.3):
+        train_classifier(pictures, out=tmp_path / "net.safetensors", **SMALL, smoothing=smoothing)
+        targets = (1 - smoothing) * np.eye(3)[labels.numpy()] + smoothing / 3
+        found = losses[-1](logits, labels, torch.Generator())
+        assert float(found.loss) == pytest.approx(-(targets * logs).sum(1).mean(), rel=1e-5)
+
+
 @pytest.mark.parametrize("held", ["val", "test"])
 def test_folders_may_say_what_is_held_out(held: str, tmp_path: Path) -> None:
     last = plain(tmp_path / "one" / "train", {"cat": 2, "dog": 1})

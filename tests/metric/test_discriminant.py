@@ -77,6 +77,9 @@ def test_what_cannot_be() -> None:
         discriminant(x, np.arange(4), 2)
     with pytest.raises(InvalidOption, match="a code of 4 numbers"):
         discriminant(x, np.zeros(4, int), 4)
+    for same, ridge in ((x, 0.3), (np.eye(4)[:, :3] * [1, 1, 0], 0.0)):  # one photograph four times; a flat direction
+        with pytest.raises(InvalidOption, match="do not differ at all"):
+            discriminant(same, np.zeros(4, int), 2, ridge=ridge)
 
 
 def test_an_encoder_with_another_last_layer(people: Path, tmp_path: Path) -> None:

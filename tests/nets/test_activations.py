@@ -1,12 +1,14 @@
 """Named layers of a net in one pass: the right values, no deeper than needed, and nothing left behind."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from likeness.errors import InvalidOption, UnknownName
-from likeness.nets.activations import activations, layer_shapes
+from likeness.nets.activations import activations, layer_shapes, listening
 from likeness.nets.identity import Architecture, Tower
 from likeness.nets.layers import conv, max_pool
 
@@ -26,7 +28,7 @@ def sample(spatial_dims: int) -> Tensor:
 
 
 def hooks(net: nn.Module) -> int:
-    return sum(len(module._forward_hooks) for module in net.modules())
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in net.modules())
 
 
 class Reused(nn.Module):
@@ -106,6 +108,43 @@ def test_each_use_of_a_reused_module_has_a_name() -> None:
     assert torch.equal(got["conv#2"], net.conv(once))
     assert torch.equal(got["relu#3"], net.relu(net.conv(twice)))
     assert list(layer_shapes(net, x)) == ["conv", "relu", "conv#2", "relu#2", "conv#3", "relu#3", ""]
+
+
+def test_listening_has_the_same_names_in_every_pass() -> None:
+    net = Reused()
+    layers = ["relu", "relu#2", "conv#3", ""]
+    with listening(net, layers) as seen:
+        for seed in range(2):
+            x = torch.randn(1, 2, 5, 5, generator=torch.Generator().manual_seed(seed))
+            out = net(x)
+            expected = activations(net, x, layers)
+            assert set(seen) == set(layers) and all(torch.equal(seen[name], expected[name]) for name in layers)
+            assert torch.equal(out, expected[""])
+        copy.deepcopy(net)(x + 1)  # such as a running mean of the weights: it is another net
+        assert all(torch.equal(seen[name], expected[name]) for name in layers)
+    assert hooks(net) == 0
+
+
+@pytest.mark.parametrize("spatial_dims", [1, 2, 3])
+def test_what_is_listened_to_is_not_overwritten_and_gradients_reach_it(spatial_dims: int) -> None:
+    x = sample(spatial_dims).requires_grad_()
+    slopes = []
+    for inplace in (False, True):
+        net = make_net(spatial_dims, inplace=inplace)
+        with listening(net, ["0", "3.0"]) as seen:
+            y = net(x).square().sum()
+        slopes.append(torch.autograd.grad(y, [seen["0"], seen["3.0"], x]))
+        assert torch.equal(seen["0"], net[0](x)) and (seen["0"] < 0).any()
+    assert all(torch.equal(one, two) for one, two in zip(*slopes, strict=True))
+
+
+def test_listening_to_what_is_no_tensor_or_no_layer() -> None:
+    net = nn.Sequential(nn.LSTM(3, 2))
+    with pytest.raises(InvalidOption, match="tuple"), listening(net, ["0"]):
+        net(torch.randn(1, 4, 3))
+    with pytest.raises(UnknownName, match="did you mean '0'"), listening(net, ["00"]):
+        pass
+    assert hooks(net) == 0
 
 
 def test_a_layer_under_two_names() -> None:

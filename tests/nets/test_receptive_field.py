@@ -204,16 +204,36 @@ def test_flattening_and_global_pooling_see_everything(spatial_dims: int) -> None
         for name in ("3", ""):
             field = receptive_field(net, x, name)
             assert (field.size, field.stride) == ((9,) * spatial_dims, (0,) * spatial_dims)
-    halves = (
-        nn.Sequential(pool(3), nn.InstanceNorm1d(1))
-        if spatial_dims == 1
-        else nn.Sequential(pool(3), nn.GroupNorm(1, 1))
-    )
+    halves = nn.Sequential(pool(3))
     assert receptive_field(halves, x, "0") == ReceptiveField(
         (3,) * spatial_dims, (3,) * spatial_dims, (0,) * spatial_dims
     )
-    if spatial_dims > 1:
-        assert receptive_field(halves, x, "1").size == (9,) * spatial_dims
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("spatial_dims", [1, 2, 3])
+def test_normalisation_sees_what_its_statistics_are_of(spatial_dims: int, trained: bool) -> None:
+    """Running statistics are numbers, by which a trained net is element-wise; others are of the sample, also then."""
+    instance = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}[spatial_dims]
+    norms: list[nn.Module] = [
+        NORM[spatial_dims](4), instance(4, track_running_stats=True), nn.LocalResponseNorm(3) if spatial_dims < 3 else
+        nn.Identity(), NORM[spatial_dims](4, track_running_stats=False), instance(4), instance(4, affine=True),
+        nn.GroupNorm(2, 4), nn.LayerNorm([4, *[7] * spatial_dims]), nn.LayerNorm(7),
+    ]  # fmt: skip
+    torch.manual_seed(spatial_dims)
+    shape = (9,) * spatial_dims
+    for norm in norms:
+        net = nn.Sequential(CONV[spatial_dims](1, 4, 3), norm, CONV[spatial_dims](4, 1, 1)).double().train(not trained)
+        x = torch.rand(1, 1, *shape, dtype=torch.float64, requires_grad=True)
+        if not trained and getattr(norm, "track_running_stats", False):
+            continue  # counted as it will be once it is trained
+        position = (1,) * spatial_dims
+        assert measured(net, net(x), x, position) == receptive_field(net, x, "").span(position, shape), norm
+
+
+def test_batch_normalisation_counts_as_it_will_once_it_is_trained() -> None:
+    for norm in (nn.BatchNorm1d(2), nn.InstanceNorm1d(2, track_running_stats=True)):
+        assert receptive_field(norm.train(), torch.zeros(1, 2, 9), "").size == (1,)
 
 
 def test_a_gate_that_looks_at_everything() -> None:

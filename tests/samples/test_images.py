@@ -3,6 +3,7 @@
 import io
 import os
 import random
+import re
 import sys
 import threading
 import warnings
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from likeness.errors import InvalidOption, TooManyPixels, UnreadableFile
-from likeness.samples.images import _UPRIGHT, SUFFIXES, read_image, write_image
+from likeness.errors import InvalidOption, StorageError, TooManyPixels, UnreadableFile
+from likeness.samples.images import _UPRIGHT, SUFFIXES, check_output, read_image, write_image
 
 H, W = 20, 30
 
@@ -397,3 +398,15 @@ def test_heic_is_read_where_pillow_heif_is_installed(monkeypatch: pytest.MonkeyP
     for _ in range(2):
         assert read_image(HEIC).tolist() == [[[10, 20, 30]] * 3] * 2
     assert asked == ["registered"]
+
+
+def test_whether_a_picture_can_be_written_is_known_before_the_work(tmp_path: Path) -> None:
+    """The error names the file that was asked for; nothing is left behind, and what is there already stays."""
+    (tmp_path / "old.png").write_bytes(b"kept")
+    check_output(tmp_path / "old.png")
+    check_output(tmp_path / "new.jpg")
+    for name, error in (("new.xyz", InvalidOption), ("missing/new.png", StorageError)):
+        with pytest.raises(error, match=re.escape(str(tmp_path / name))):
+            check_output(tmp_path / name)
+    assert [file.name for file in tmp_path.iterdir()] == ["old.png"]
+    assert (tmp_path / "old.png").read_bytes() == b"kept"

@@ -53,7 +53,7 @@ def add(verbs: Any) -> None:
 def run_maximize(options: argparse.Namespace) -> int:
     from ..lens.models import open_model
     from ..lens.pictures import maximise_units
-    from ..style.pictures import check_output
+    from ..samples.images import check_output
 
     check_output(options.output)
     model = open_model(options.model, size=options.size)
@@ -68,7 +68,7 @@ def run_maximize(options: argparse.Namespace) -> int:
 def run_invert(options: argparse.Namespace) -> int:
     from ..lens.models import open_model
     from ..lens.pictures import invert_picture
-    from ..style.pictures import check_output
+    from ..samples.images import check_output
 
     refuse_overwriting([options.output], [options.picture])
     check_output(options.output)
@@ -82,7 +82,7 @@ def run_invert(options: argparse.Namespace) -> int:
 def run_attribute(options: argparse.Namespace) -> int:
     from ..lens.models import open_model
     from ..lens.pictures import attribute_picture
-    from ..style.pictures import check_output
+    from ..samples.images import check_output
 
     refuse_overwriting([options.output], [options.picture])
     check_output(options.output)

@@ -75,8 +75,8 @@ FAST = {"content", "styles", "output", "size", "blend", "keep_color", "fast", "s
 
 
 def run_fast(options: argparse.Namespace) -> int:
+    from ..samples.images import check_output
     from ..style.fast import stylize_fast
-    from ..style.pictures import check_output
 
     if options.net is None:
         raise InvalidOption(
@@ -107,8 +107,8 @@ def run(options: argparse.Namespace) -> int:
     _check_fast(options)
     if options.fast:
         return run_fast(options)
-    from ..samples.images import write_image
-    from ..style.pictures import check_output, estimate_stylize, record_of, stylize, to_image
+    from ..samples.images import check_output, write_image
+    from ..style.pictures import estimate_stylize, record_of, stylize, to_image
 
     names = "encoder size steps init optimizer blend keep_color scales precision seed tile".split()
     chosen: dict[str, Any] = {name: getattr(options, name) for name in names} | chosen_cost(options)

@@ -36,10 +36,10 @@ METHODS = (
 
 @dataclass(frozen=True)
 class Attribution:
-    """`map`: (b, c, *spatial) float32, or (b, 1, *spatial) for grad-cam and occlusion: how much each value of the
-    sample counts, positive where it speaks for the target. `value`: (b,) the target itself. `explained`: (b,) the sum
-    of the map over the change of the target from the baseline, which integrated gradients should bring to 1; None for
-    methods that do not add up."""
+    """`map`: (b, c, *spatial), or (b, 1, *spatial) for grad-cam and occlusion, of the sample's type: how much each
+    value of the sample counts, positive where it speaks for the target. `value`: (b,) the target itself. `explained`:
+    (b,) the sum of the map over the change of the target from the baseline, which integrated gradients should bring to
+    1 (and is 1 where both are 0); None for methods that do not add up."""
 
     map: Tensor
     method: str
@@ -85,6 +85,7 @@ def output(channel: int) -> Target:
     return target
 
 
+@torch.inference_mode(False)  # gradients are needed, whatever is switched off around it
 def attribute(
     net: nn.Module,
     x: Tensor,
@@ -143,7 +144,8 @@ def attribute(
         result = (x - start) * total / steps
         with torch.no_grad():
             change = value - target(net, start)
-        return Attribution(result, method, value, result.flatten(1).sum(1) / change)
+        added = result.flatten(1).sum(1)
+        return Attribution(result, method, value, torch.where(added == change, 1, added / change))
     if method == "smooth-grad":
         generator = torch.Generator().manual_seed(seed)
         spread = noise * (x.flatten(1).amax(1) - x.flatten(1).amin(1)).view(-1, *[1] * (x.ndim - 1))
@@ -158,7 +160,7 @@ def attribute(
 
 def _gradient(net: nn.Module, x: Tensor, target: Target) -> Tensor:
     with torch.enable_grad():
-        x = x.detach().requires_grad_(True)
+        x = x.detach().clone().requires_grad_(True)  # cloned: one made in inference mode can have no gradient
         return torch.autograd.grad(target(net, x).sum(), x)[0]
 
 
@@ -173,7 +175,7 @@ def weighted(net: nn.Module, x: Tensor, target: Target, layer: str) -> tuple[Ten
     """The target (b,), and `sum_k w_k a_k` (b, 1, *positions) of `layer`, w_k the mean of `dy/da_k` over positions:
     Grad-CAM before its ReLU. One pass, whose way back ends at the layer."""
     with torch.enable_grad(), listening(net, [layer]) as seen:
-        y = _value(net, x.detach().requires_grad_(True), target)
+        y = _value(net, x.detach().clone().requires_grad_(True), target)
         a = seen.get(layer)
         if a is None or a.ndim != x.ndim:
             raise InvalidOption(f"the target does not pass through maps of layer {layer!r}")

@@ -28,6 +28,7 @@ def score_with(code: Tensor) -> Target:
     return target
 
 
+@torch.inference_mode(False)  # gradients are needed, whatever is switched off around it
 def compare_samples(
     net: nn.Module,
     a: Tensor,
@@ -48,7 +49,8 @@ def compare_samples(
     method:
         linear: what each position of `layer` adds, from a blank sample to this one (`lens.differences`):
             `sum of map + rest = score`, `rest` being the score of the blank sample under the norm of this one's code.
-            Exact where nothing but affine and element-wise functions and norms follow the layer; `explained` tells.
+            Exact where what follows the layer is affine or of the functions that `lens.differences` names (element-wise
+            ones of one argument, the norm); `explained` tells.
         grad-cam: `sum_k w_k A_k[p]`, w_k the mean over positions of `d score / dA_k` (Selvaraju 2017, eq. 1 and 2,
             without the ReLU, as what drives apart is to be seen too).
         occlusion: how much the score falls when a cube of `window` positions is covered, moved by `stride`.

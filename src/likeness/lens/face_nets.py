@@ -56,6 +56,7 @@ def gradient_net(encoder: FaceEncoder) -> GradientNet:
     return GradientNet(identity.load(weights_of(encoder)), encoder.preprocessing).eval()
 
 
+@torch.inference_mode(False)  # gradients are needed, whatever is switched off around it
 def compare_crops(encoder: FaceEncoder, method: str, *samples: np.ndarray) -> Comparison:
     """`compare_samples` for two or three crops (size, size, 3) uint8 or, but for the first, codes (d,)."""
     net = OnnxNet(encoder) if method == "occlusion" else gradient_net(encoder)

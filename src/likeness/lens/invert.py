@@ -19,6 +19,7 @@ from .parametrisation import START, spectrum
 # of negative slope take two values to one) has wrong answers that nearly fit, patch by patch; where the coarse shapes
 # are right before the details, they do not arise.
 BLURS = (4.0, 2.0, 1.0, 0.0)
+FEW = 20  # steps below which a tenth of them would be too little to go anywhere: all of them go to the last
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,7 @@ class Inverted:
     trace: tuple[float, ...]
 
 
+@torch.inference_mode(False)  # gradients are needed, whatever is switched off around it
 def invert(
     net: nn.Module,
     x: Tensor,
@@ -48,22 +50,23 @@ def invert(
     """A sample that `layer` cannot tell from x (1, c, *spatial), by L-BFGS over the coefficients of its spectrum
     (`lens.parametrisation`) from noise, from coarse to fine. The same seed gives the same sample.
 
-    The cost is `inversion_cost`. net: in eval mode; left as it was. steps: evaluations of the cost, about. low, high:
-    what values can be. decay: of the spectrum.
+    The cost is `inversion_cost`. net: in eval mode; left as it was. steps: evaluations of the cost, about (no line
+    search is left half-way). low, high: what values can be. decay: of the spectrum.
 
     Raises UnknownName for a layer there is none of, InvalidOption where no activation of the layer differs from zero
     or one is not finite, or for options that cannot be.
     """
-    if steps < 1 or norm_weight < 0 or tv_weight < 0:
+    if steps < 2 or norm_weight < 0 or tv_weight < 0:
         raise InvalidOption(
-            f"steps is {steps}, norm_weight {norm_weight} and tv_weight {tv_weight}: they must be at least 1, 0 and 0"
+            f"steps is {steps}, norm_weight {norm_weight} and tv_weight {tv_weight}: they must be at least 2, 0 and 0"
         )
     if len(x) != 1:
         raise InvalidOption(f"x has shape {tuple(x.shape)}; it must be one sample (1, c, *spatial)")
-    stages = [spectrum(net, x.shape[1:], low=low, high=high, decay=decay, blur=blur) for blur in BLURS]
+    blurs = BLURS if steps >= FEW else BLURS[-1:]
+    stages = [spectrum(net, x.shape[1:], low=low, high=high, decay=decay, blur=blur) for blur in blurs]
     made = stages[0]
     with torch.no_grad():
-        wanted = activations(net, x.to(made.filter), [layer])[layer]
+        wanted = activations(net, x.clone().to(made.filter), [layer])[layer]
     if not wanted.any() or not wanted.isfinite().all():
         raise InvalidOption(f"layer {layer!r} gives zeros only, or numbers that are not finite, for this sample")
     z = made.noise(torch.Generator().manual_seed(seed), START)

@@ -28,6 +28,7 @@ class Maximised:
     trace: tuple[float, ...]
 
 
+@torch.inference_mode(False)  # gradients are needed, whatever is switched off around it
 def maximize(
     net: nn.Module,
     target: Target,

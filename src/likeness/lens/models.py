@@ -59,6 +59,7 @@ class Model:
         return (values * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
 
+@torch.inference_mode(False)  # weights made within it would have no gradients ever after
 def open_model(model: str | os.PathLike[str], *, size: int | None = None) -> Model:
     """The net that the catalogue calls `model`, or of a safetensors file of ours: an encoder of faces, a VGG, a
     classifier.

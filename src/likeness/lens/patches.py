@@ -135,8 +135,8 @@ def top_patches(
     differ in size or there are none, WeightsError where the checkpoint is damaged or of another net, other options or
     other samples.
     """
-    if k < 1 or per_sample < 1:
-        raise InvalidOption(f"k is {k} and per_sample {per_sample}; both must be at least 1")
+    if not all(isinstance(count, int) and count >= 1 for count in (k, per_sample)):
+        raise InvalidOption(f"k is {k!r} and per_sample {per_sample!r}; both must be whole numbers, at least 1")
     if total is None:
         total = len(getattr(batches, "dataset", ())) or 0
     asked = {"layers": list(layers), "k": k, "per_sample": per_sample}

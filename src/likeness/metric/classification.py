@@ -90,9 +90,9 @@ def train_classifier(
     precision: fp32, bf16, or auto for what a short probe finds faster.
     checkpoint: a folder; an interrupted run, called again with the same options, goes on from it.
 
-    Raises InvalidOption where options do not fit, there are fewer than two classes, or one has fewer than two pictures;
-    UnreadableFile where a picture cannot be read or there is none; WeightsError where the checkpoint belongs to other
-    options; StorageError.
+    Raises InvalidOption where options do not fit, there are fewer than two classes, or one has fewer than two pictures
+    and no folder says which are held out; UnreadableFile where a picture cannot be read or there is none; WeightsError
+    where the checkpoint belongs to other options; StorageError.
     """
     check_fit(optimizer, precision, every)
     if not 0 <= smoothing < 1:

@@ -29,12 +29,17 @@ def discriminant(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The matrix (length, d) and vector (length,) of `W x + b`, which is 0 for the mean of `features` (n, d).
 
-    The rows of W are the v of largest `v' S_T v / v' (S_W + r I) v` (Belhumeur 1997, eq. 4, with the total scatter S_T
-    = S_B + S_W, which has the same solutions), scaled so that `v' (S_W + r I) v` is 1: each direction counts by what it
-    tells. S_W is the mean squared deviation from the subject's mean, without bias for small subjects; r = `ridge` times
-    the mean of its diagonal, because some thousand people say little about the smallest directions.
+    The rows of W are the v of largest `v' S_T v / v' (S_W + r I) v`, scaled so that `v' (S_W + r I) v` is 1: each
+    direction counts by what it tells. S_W is the mean squared deviation from the subject's mean, without bias for small
+    subjects; r = `ridge` times the mean of its diagonal, because some thousand people say little about the smallest
+    directions. S_T is the scatter of all features around their mean, also of those who have one photograph only.
 
-    subjects: (n,) whose features these are. Raises InvalidOption where no subject has two, or `length` is more than d.
+    Belhumeur 1997, eq. 4, has the scatter between subjects S_B in the place of S_T, and no ridge. Where S_T = S_B + S_W
+    and r = 0 both have the same solutions. With a ridge they have not: for a direction of variance w within subjects
+    S_T adds w / (w + r) < 1 to the ratio, in favour of those that are known well over those that the ridge is most of.
+
+    subjects: (n,) whose features these are. Raises InvalidOption where no subject has two, `length` is more than d, or
+    S_W + r I has no inverse.
     """
     _, place, count = np.unique(subjects, return_inverse=True, return_counts=True)
     several = count[place] > 1
@@ -52,7 +57,13 @@ def discriminant(
     mean = x.mean(0)
     total = (x - mean).T @ (x - mean) / len(x)
     # with the root of `within` the generalised problem becomes an ordinary one
-    root = np.linalg.inv(np.linalg.cholesky(within))
+    try:
+        root = np.linalg.inv(np.linalg.cholesky(within))
+    except np.linalg.LinAlgError:
+        raise InvalidOption(
+            f"with ridge {ridge} there are directions in which photographs of one person do not differ at all: "
+            "give a ridge above 0, and photographs that are not the same"
+        ) from None
     _, vectors = np.linalg.eigh(root @ total @ root.T)
     rows = (root.T @ vectors[:, ::-1][:, :length]).T
     return rows, -rows @ mean

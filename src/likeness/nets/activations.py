@@ -4,8 +4,8 @@ asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from typing import Any
 
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidOption, UnknownName
+
+_Keep = Callable[[nn.Module, int, Any], Any]
 
 
 def activations(net: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
@@ -29,22 +31,14 @@ def activations(net: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[str, T
     """
     if isinstance(layers, str):
         raise InvalidOption(f"layers is the string {layers!r}; give a list of names: [{layers!r}]")
-    wanted: dict[nn.Module, dict[int, list[str]]] = {}
-    modules = dict(net.named_modules(remove_duplicate=False))
-    for name in layers:
-        base, use = _split(name, modules)
-        wanted.setdefault(modules[base], {}).setdefault(use, []).append(name)
+    wanted = _wanted(net, layers)
     copy = torch.is_inference_mode_enabled() or any(getattr(module, "inplace", False) for module in net.modules())
     missing = set(layers)
     found: dict[str, tuple[Tensor, int]] = {}
 
     def keep(module: nn.Module, use: int, out: Any) -> None:
         for name in wanted[module].get(use, ()):
-            if not isinstance(out, Tensor):
-                raise InvalidOption(
-                    f"layer {name!r} gives a {type(out).__name__}, not a tensor; ask for a layer inside it"
-                )
-            kept = out.clone() if copy else out
+            kept = _tensor(name, out).clone() if copy else _tensor(name, out)
             found[name] = (kept, 0 if copy else kept._version)
             missing.discard(name)
         if not missing:
@@ -65,24 +59,23 @@ def activations(net: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[str, T
 
 @contextmanager
 def listening(net: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """A dict in which every forward pass of `net`, while the `with` lasts, leaves the outputs of `layers` (their last
-    use in the pass), for training that needs a whole pass and a look inside at once. No hook stays behind.
+    """A dict in which every forward pass of `net`, while the `with` lasts, leaves the outputs of `layers`, named as in
+    `activations`: for what needs a whole pass and a look inside at once. Gradients of what follows reach them; whatever
+    follows is given copies, so that nothing overwrites them. No hook stays behind.
 
-    Raises UnknownName for a name that the net does not have.
+    Raises UnknownName for a name that the net does not have, and InvalidOption, in the pass, for a layer whose output
+    is no tensor.
     """
+    wanted = _wanted(net, layers)
     found: dict[str, Tensor] = {}
-    modules = dict(net.named_modules(remove_duplicate=False))
 
-    def listen(name: str) -> torch.utils.hooks.RemovableHandle:
-        module = modules[_split(name, modules)[0]]
-        return module.register_forward_hook(lambda _, __, out: found.__setitem__(name, out))
+    def keep(module: nn.Module, use: int, out: Any) -> Tensor | None:
+        names = wanted.get(module, {}).get(use, ())  # a copy of the net made meanwhile has the hook, but is not asked
+        found.update((name, _tensor(name, out)) for name in names)
+        return out.clone() if names else None
 
-    handles = [listen(name) for name in layers]
-    try:
+    with _hooks(net, list(wanted), keep):
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def layer_shapes(net: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
@@ -105,21 +98,44 @@ class _Enough(BaseException):
     """Ends the forward pass; not an Exception, so that no `except Exception` inside a net swallows it."""
 
 
-def _watch(net: nn.Module, x: Tensor, modules: Sequence[nn.Module], keep: Any) -> None:
+def _watch(net: nn.Module, x: Tensor, modules: Sequence[nn.Module], keep: _Keep) -> None:
+    with _hooks(net, modules, keep), suppress(_Enough):
+        net(x)
+
+
+@contextmanager
+def _hooks(net: nn.Module, modules: Sequence[nn.Module], keep: _Keep) -> Iterator[None]:
+    """`keep(module, use, output)` after each use of `modules`, counted from 1 in each pass of the net; what it returns,
+    if anything, takes the output's place."""
     uses: dict[nn.Module, int] = {}
 
-    def hook(module: nn.Module, _: Any, out: Any) -> None:
+    def hook(module: nn.Module, _: Any, out: Any) -> Any:
         uses[module] = uses.get(module, 0) + 1
-        keep(module, uses[module], out)
+        return keep(module, uses[module], out)
 
-    handles = [module.register_forward_hook(hook) for module in modules]
+    handles = [net.register_forward_pre_hook(lambda *_: uses.clear())]
+    handles += [module.register_forward_hook(hook) for module in modules]
     try:
-        net(x)
-    except _Enough:
-        pass
+        yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _wanted(net: nn.Module, layers: Sequence[str]) -> dict[nn.Module, dict[int, list[str]]]:
+    """module -> its use -> the names under which that was asked for."""
+    wanted: dict[nn.Module, dict[int, list[str]]] = {}
+    modules = dict(net.named_modules(remove_duplicate=False))
+    for name in layers:
+        base, use = _split(name, modules)
+        wanted.setdefault(modules[base], {}).setdefault(use, []).append(name)
+    return wanted
+
+
+def _tensor(name: str, out: Any) -> Tensor:
+    if not isinstance(out, Tensor):
+        raise InvalidOption(f"layer {name!r} gives a {type(out).__name__}, not a tensor; ask for a layer inside it")
+    return out
 
 
 def _split(name: str, modules: dict[str, nn.Module]) -> tuple[str, int]:

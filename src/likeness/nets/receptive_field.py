@@ -63,8 +63,10 @@ def receptive_fields(net: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[s
 
     Known: convolution (stride, padding, dilation, groups), max and average pooling, padding, element-wise functions,
     sums and concatenations of branches, normalisation; global pooling, flattening and linear layers (which see
-    everything). Batch normalisation counts as element-wise, as it is when a trained net is used; instance and group
-    normalisation see the whole sample.
+    everything). Batch normalisation with running statistics counts as element-wise, as it is when a trained net is
+    used; without them, and instance and group normalisation, it sees the whole sample; layer normalisation sees the
+    axes over which it normalises. Axes that the net folds into one, as torch's local response normalisation does with
+    the last two of a volume, count as seen whole.
 
     Raises UnknownName for a layer the net does not have, InvalidOption for an operation not in this list or for
     branches that meet with different strides.
@@ -234,9 +236,10 @@ def _pad(notes: list[_Note], inputs: list[Tensor], out: Tensor, func: Any, args:
 
 
 def _reduce(notes: list[_Note], inputs: list[Tensor], out: Tensor, func: Any, args: Any, kwargs: Any) -> _Note:
-    """Sums, means and extremes over some dimensions."""
-    dims = _argument(func, args, kwargs, "dim")
+    """Sums, means and extremes over some dimensions; layer normalisation, over the last ones."""
     ndim = inputs[0].ndim
+    normalized = _argument(func, args, kwargs, "normalized_shape")
+    dims = _argument(func, args, kwargs, "dim") if normalized is None else range(ndim - len(normalized), ndim)
     gone = (
         set(range(ndim))
         if dims is None or dims == []
@@ -251,6 +254,13 @@ def _reduce(notes: list[_Note], inputs: list[Tensor], out: Tensor, func: Any, ar
         return axis, dim if keep else dim - sum(g < dim for g in gone)
 
     return tuple(step(entry) for entry in notes[0])
+
+
+def _batch_norm(notes: list[_Note], inputs: list[Tensor], out: Tensor, func: Any, args: Any, kwargs: Any) -> _Note:
+    """By running statistics it is element-wise; without any (in torch also instance normalisation) by the sample's."""
+    if _argument(func, args, kwargs, "running_mean") is None:
+        return _everything(notes, inputs, out)
+    return _union(notes, inputs, out)
 
 
 def _adaptive(notes: list[_Note], inputs: list[Tensor], out: Tensor, *_: Any) -> _Note:
@@ -308,9 +318,8 @@ def _stack(notes: list[_Note], inputs: list[Tensor], out: Tensor, func: Any, arg
 
 
 _POINTWISE = {
-    "clone", "alias", "detach", "_to_copy", "contiguous", "copy", "native_dropout", "dropout", "native_batch_norm",
-    "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "_prelu_kernel", "prelu",
-    "batch_norm", "_batch_norm_with_update", "expand",
+    "clone", "alias", "detach", "_to_copy", "contiguous", "copy", "native_dropout", "dropout", "_prelu_kernel", "prelu",
+    "expand",
 }  # fmt: skip
 _RULES: dict[str, Callable[..., _Note]] = {
     "convolution": _window,
@@ -324,6 +333,17 @@ _RULES: dict[str, Callable[..., _Note]] = {
     **dict.fromkeys(
         (f"{p}adaptive_{k}_pool{n}d" for p in ("", "_") for k in ("avg", "max") for n in (1, 2, 3)), _adaptive
     ),
-    **dict.fromkeys(("mean", "sum", "amax", "amin", "linalg_vector_norm"), _reduce),
+    **dict.fromkeys(("mean", "sum", "amax", "amin", "linalg_vector_norm", "native_layer_norm"), _reduce),
+    **dict.fromkeys(
+        (
+            "native_batch_norm",
+            "_native_batch_norm_legit",
+            "_native_batch_norm_legit_no_training",
+            "cudnn_batch_norm",
+            "batch_norm",
+            "_batch_norm_with_update",
+        ),
+        _batch_norm,
+    ),
     **dict.fromkeys(("addmm", "mm", "bmm", "linear", "native_group_norm"), _everything),
 }

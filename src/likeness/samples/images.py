@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import stat
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -111,6 +112,19 @@ def write_image(path: str | os.PathLike[str], array: np.ndarray) -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(array)).save(buffer, format=format_name, quality=95, subsampling=0)
     atomic_write(path, buffer.getvalue())
+
+
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Raises InvalidOption or StorageError, before the long work, where a picture could not be written to `path`."""
+    target = Path(path)
+    trial = target.with_name(f".{target.stem[:80]}.{secrets.token_hex(6)}{target.suffix}")
+    try:
+        write_image(trial, np.zeros((1, 1, 3), np.uint8))
+    except (InvalidOption, OSError) as error:
+        raise type(error)(str(error).replace(str(trial), str(target))) from error
+    finally:
+        with suppress(OSError):
+            trial.unlink()
 
 
 def _open_file(name: str) -> IO[bytes]:

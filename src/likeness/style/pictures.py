@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
@@ -131,19 +129,6 @@ def restylize(record: str | os.PathLike[str], **changes: Any) -> StylizedPicture
 def record_of(path: str | os.PathLike[str]) -> Path:
     """The record beside a picture."""
     return Path(path).with_suffix(".json")
-
-
-def check_output(path: str | os.PathLike[str]) -> None:
-    """Raises InvalidOption or StorageError, before the long work, where a picture could not be written to `path`."""
-    target = Path(path)
-    trial = target.with_name(f".{target.stem[:80]}.{secrets.token_hex(6)}{target.suffix}")
-    try:
-        write_image(trial, np.zeros((1, 1, 3), np.uint8))
-    except (InvalidOption, OSError) as error:
-        raise type(error)(str(error).replace(str(trial), str(target))) from error
-    finally:
-        with suppress(OSError):
-            trial.unlink()
 
 
 def check_colours(keep_color: str) -> None:
