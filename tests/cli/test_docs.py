@@ -50,7 +50,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_commands_shown_exist(page: Path) -> None:
     """Every `likeness VERB ACTION` on a page is one that the parser knows."""
     actions = {verb: set(_actions(build_parser([verb]), verb)) for verb in VERBS}
-    for verb, action in re.findall(r"^\s*(?:\$ )?likeness ([a-z]+) ([a-z]*)", page.read_text(encoding="utf-8"), re.M):
+    for verb, action in re.findall(r"^\s*(?:\$ )?likeness ([a-z]+) ([a-z-]*)", page.read_text(encoding="utf-8"), re.M):
         assert verb in VERBS, f"{page.name}: likeness {verb}"
         assert not actions[verb] or not action or action in actions[verb], f"{page.name}: likeness {verb} {action}"
 
