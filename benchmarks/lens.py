@@ -223,7 +223,7 @@ TARGETS = {
         Target("linear_sum_off", 0.01),
     ),
     "grad_cam": (Target("ratio", 1.3),),
-    "compare": (Target("cpu_s", 2, "s"),),
+    "compare": (Target("p50_s", 2, "s"),),
 }
 
 
