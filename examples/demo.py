@@ -259,7 +259,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="default: %(default)s")
     parser.add_argument("--max-fmr", type=float, default=1e-3)
-    parser.add_argument("--max-fpir", type=float, default=0.01)
+    parser.add_argument("--max-fpir", type=float, default=1e-3)
     options = parser.parse_args()
     report, sections = run(options.out, max_fmr=options.max_fmr, max_fpir=options.max_fpir)
     for section in sections:
