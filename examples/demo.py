@@ -25,7 +25,7 @@ import likeness
 T = TypeVar("T")
 EILEEN, GRACE = "Eileen Collins", "Grace Hopper"
 MARK = ".made-by-the-demo"
-MADE = ("photos", "people.db", "people.db-wal", "people.db-shm", "layers.jpg", "report.html")
+MADE = ("photos", "people.db", "people.db-wal", "people.db-shm", "squares", "layers", "layers.jpg", "report.html")
 
 
 def portraits() -> dict[str, Image.Image]:
@@ -250,7 +250,7 @@ def run(out: Path, *, max_fmr: float, max_fpir: float) -> tuple[Path, list[Secti
         "verify, median": f"{np.median([one.ms for one in sections[1].cards]):.0f} ms",
         "identify, median": f"{np.median([one.ms for one in sections[2].cards]):.0f} ms",
     }
-    rows = layers()
+    rows = layers(out)
     figure(rows).save(out / "layers.jpg", quality=88)
     return write_report(out / "report.html", sections, facts, rows), sections
 

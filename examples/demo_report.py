@@ -144,7 +144,8 @@ def _layers(layers: list[Layer]) -> str:
     return (
         "<h2>What a net sees</h2><p>Five layers of the small classifier that ships (alexnet-slim). Of each layer the "
         "nine units that stand out most, of each unit the nine patches of a dozen photographs that excite it most. The "
-        f"further in, the more of a picture a unit sees, and the less simple is what it answers to.</p>{rows}"
+        "further in, the more of a picture a unit sees, and the less simple is what it answers to. Made by "
+        f"<code>likeness lens patches</code>, whose pages are layers/index.html in this folder.</p>{rows}"
     )
 
 

@@ -1,7 +1,9 @@
 """Why two photographs match: with an encoder of this test and portraits that come with scikit-image."""
 
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from PIL import Image
 
 import likeness
-from likeness.errors import FingerprintMismatch, InvalidOption
+from likeness.errors import FingerprintMismatch, InvalidOption, WeightsError
 from likeness.lens.comparing import compare_samples
 from likeness.lens.drawing import AGAINST, FOR, overlay, sheet
 from likeness.lens.face_nets import GradientNet, OnnxNet, gradient_net
@@ -106,6 +108,14 @@ def test_a_template_has_a_code_but_no_picture(photograph: np.ndarray) -> None:
         likeness.lens.compare(crop(1), photograph).comparison.score, abs=1e-5
     )
     assert found.to_dict()["b"] is None and found.to_dict()["fingerprint"] == template.fingerprint
+    doubled = likeness.Template(2 * template.code, template.fingerprint, origin="long.jpg")
+    assert likeness.lens.compare(crop(1), doubled).comparison.score == pytest.approx(
+        likeness.lens.compare(crop(1), template).comparison.score, abs=1e-6
+    )
+    with pytest.raises(InvalidOption, match="a is a photograph"):
+        likeness.lens.compare(template, crop(1))  # type: ignore[arg-type]
+    with pytest.raises(InvalidOption, match="max_fmr"):
+        likeness.lens.compare(crop(1), crop(2), max_fmr=2)
     stranger = likeness.Template(template.code, "0" * 16, origin="old.jpg")
     with pytest.raises(FingerprintMismatch, match="old.jpg"):
         likeness.lens.compare(photograph, stranger)
@@ -122,6 +132,21 @@ def test_an_encoder_that_is_an_onnx_file_only(tmp_path: Path) -> None:
     x = torch.from_numpy(crop(1).copy()).permute(2, 0, 1)[None].float()
     cover = compare_samples(net, x, net(x)[0], method="occlusion", window=56, stride=56)
     assert cover.score == pytest.approx(1, abs=1e-6) and (cover.a.map > 0).all()
+
+
+def test_altered_weights_are_noticed(tmp_path: Path) -> None:
+    encoder = FaceEncoder.load()
+    assert encoder.entry.path is not None
+    for ending in (".onnx", ".safetensors"):
+        shutil.copy(encoder.entry.path.with_suffix(ending), tmp_path / f"face{ending}")
+    data = bytearray((tmp_path / "face.safetensors").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "face.safetensors").write_bytes(data)
+    entry = replace(encoder.entry, path=tmp_path / "face.onnx")
+    altered = FaceEncoder(entry, encoder._engine, encoder.detector)
+    for method in ("linear", "grad-cam"):
+        with pytest.raises(WeightsError, match="was altered"):
+            likeness.lens.compare(crop(1), crop(2), encoder=altered, method=method)
 
 
 def test_a_photograph_without_a_face_is_named(tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
 """The last stages, fine-tuned: what learns and what does not, and that people are told apart better."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from likeness.errors import InvalidOption, WeightsError
+from likeness.errors import Collapse, InvalidOption, WeightsError
+from likeness.metric import fine_tuning
 from likeness.metric.data import held_out, load_crops
 from likeness.metric.fine_tuning import _Late, _maps, train_fine_tuning
 from likeness.nets import identity
@@ -78,6 +80,27 @@ def test_the_same_seed_gives_the_same_bytes(people: Path, start: Path, tmp_path:
         train_fine_tuning(people, init=start, out=tmp_path / name, steps=3, batch=16, seed=seed)
     a, b, c = ((tmp_path / name).read_bytes() for name in "abc")
     assert a == b != c
+    few = train_fine_tuning(people, init=start, out=tmp_path / "d", steps=2, batch=1000)
+    assert few.samples == 2 * len(views(people)[1])
+
+
+def test_half_of_what_is_seen_is_mirrored(
+    people: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Tensor] = []
+
+    def fit(net: nn.Module, batch: Any, *_: Any, **__: Any) -> nn.Module:
+        drawn.extend(batch(step, torch.Generator().manual_seed(step))[0] for step in range(20))
+        return net
+
+    monkeypatch.setattr(fine_tuning, "fit", fit)
+    train_fine_tuning(people, init=start, out=tmp_path / "o", batch=16)
+    x, _ = views(people)
+    with torch.no_grad():
+        plain = identity.load(start).stages[:2](x).flatten(1)
+    nearest = [float((one[None] - plain).abs().amax(1).min()) for one in torch.cat(drawn).flatten(1)]
+    share = np.mean([distance > 1e-2 for distance in nearest])
+    assert 0.35 < share < 0.65
 
 
 @pytest.mark.parametrize(
@@ -88,6 +111,7 @@ def test_the_same_seed_gives_the_same_bytes(people: Path, start: Path, tmp_path:
         ({"steps": 0}, "steps is 0"),
         ({"batch": 1}, "batch is 1"),
         ({"lr": 0.0}, "lr is 0"),
+        ({"seed": -1}, "seed is -1"),
         ({"margin": 2.0}, "angular margin"),
         ({"scale": 0.0}, "scale"),
     ],
@@ -104,6 +128,13 @@ def test_one_person_and_no_encoder(people: Path, start: Path, tmp_path: Path) ->
         (tmp_path / "few" / name).symlink_to(people / name)
     with pytest.raises(InvalidOption, match="two are needed"):
         train_fine_tuning(tmp_path / "few", init=start, out=tmp_path / "o")
+    small = tmp_path / "small.safetensors"
+    identity.save(identity.Tower(identity.Architecture(size=64, widths=(4,), blocks=(0,))), small)
+    with pytest.raises(InvalidOption, match="crops of 64 pixels, not 112"):
+        train_fine_tuning(people, init=small, out=tmp_path / "o")
+    with pytest.raises(Collapse, match="not numbers any more"):
+        train_fine_tuning(people, init=start, out=tmp_path / "o", steps=5, lr=1e30)
+    assert not (tmp_path / "o").exists()
     (tmp_path / "bad.safetensors").write_bytes(b"none")
     with pytest.raises(WeightsError):
         train_fine_tuning(people, init=tmp_path / "bad.safetensors", out=tmp_path / "o")

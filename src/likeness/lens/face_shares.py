@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import InvalidOption
+from ..errors import InvalidOption, WeightsError
 from ..nets.entries import Preprocessing
 from ..recognition.encoder import FaceEncoder
 from . import plain_tower
@@ -59,12 +60,15 @@ def face_shares(encoder: FaceEncoder) -> FaceShares:
 
 
 def weights_of(encoder: FaceEncoder) -> Path:
-    """The safetensors file of an encoder. Raises InvalidOption where there is none."""
+    """The safetensors file of an encoder. Raises InvalidOption where there is none, WeightsError where it is not what
+    the encoder's fingerprint stands for."""
     file = encoder.entry.path and encoder.entry.path.with_suffix(".safetensors")
     if not file or not file.is_file():
         raise InvalidOption(
             f"{encoder.name!r} is an ONNX file only, through which no gradient flows: use method='occlusion'"
         )
+    if hashlib.sha256(file.read_bytes()).hexdigest() != encoder.entry.sha256:
+        raise WeightsError(f"{file} was altered, or belongs to another encoder: its SHA-256 is not {encoder.name!r}'s")
     return file
 
 

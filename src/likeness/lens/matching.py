@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import FingerprintMismatch, InvalidOption, UnknownName
 from ..faces.alignment import align
+from ..recognition.calibration import rate
 from ..recognition.encoder import FaceEncoder, Template, resolve
 from ..samples.images import ImageSource, read_image, write_image
 from .comparison import METHODS, Comparison, Share, compared
@@ -104,6 +105,7 @@ def compare(
     """
     if method not in METHODS:
         raise UnknownName(f"there is no method called {method!r}; it is one of {', '.join(METHODS)}")
+    rate("max_fmr", max_fmr)
     coder = resolve(encoder)
     assert isinstance(coder, FaceEncoder)
     sources = {"a": a, "b": b} | ({} if against is None else {"n": against})
@@ -116,7 +118,9 @@ def compare(
                     f"{names[key]} is a template of encoder {source.fingerprint}, but {coder.name!r} is "
                     f"{coder.fingerprint}; encode its photograph again"
                 )
-            codes[key] = source.code
+            if key == "a":
+                raise InvalidOption("a is a photograph: a template has a code, but nothing to look at")
+            codes[key] = source.code / np.linalg.norm(source.code)
         else:
             pictures[key] = _crop(source, names[key], coder)
     found = _comparison(coder, method, sources, pictures, codes)

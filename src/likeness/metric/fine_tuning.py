@@ -57,13 +57,18 @@ def train_fine_tuning(
     cache: a folder for decoded crops.
     align: as for `train_recognition`.
 
-    Raises InvalidOption for options that do not fit or fewer than two people, WeightsError where `init` is no encoder.
+    Raises InvalidOption for options that do not fit or fewer than two people, WeightsError where `init` is no encoder,
+    Collapse.
     """
     at_least(1, stages=stages, steps=steps)
     at_least(2, batch=batch)
+    at_least(0, seed=seed)
+    ArcFace(2, 2, margin=margin, scale=scale)  # refuses what it cannot take before anything is read
     if not 0 < lr < float("inf"):
         raise InvalidOption(f"lr is {lr}; it must be above 0")
     tower = tower_of_pictures(Path(init))
+    if tower.architecture.size != SIZE:
+        raise InvalidOption(f"{init} takes crops of {tower.architecture.size} pixels, not {SIZE}")
     if stages > len(tower.stages):
         raise InvalidOption(f"stages is {stages}, but the net has {len(tower.stages)}")
     out = writable(Path(out))
@@ -107,7 +112,7 @@ def train_fine_tuning(
     tower.whole, tower.norm, tower.code = averaged.whole, averaged.norm, averaged.code
     identity.save(tower, out)
     strangers = crops.where(np.flatnonzero(held)[:MOST_STRANGERS])
-    return Trained(str(out), steps, steps * batch, held_out_figures(tower, strangers), crops.skipped)
+    return Trained(str(out), steps, steps * min(batch, len(rows)), held_out_figures(tower, strangers), crops.skipped)
 
 
 class _Late(identity.Tower):

@@ -39,9 +39,11 @@ class CollapseAlarm:
     _low: int = field(default=0, repr=False)
 
     def watch(self, codes: Tensor, step: int) -> float:
-        """The batch's mean squared distance; raises Collapse when it rings."""
+        """The batch's mean squared distance; raises Collapse when it rings, and where codes are no numbers any more."""
         n = len(codes)
         spread = 2 * n / max(n - 1, 1) * (1 - float(codes.detach().mean(0).square().sum()))
+        if not math.isfinite(spread):
+            raise Collapse(f"at step {step} codes are not numbers any more: start again with a smaller learning rate")
         self._low = self._low + 1 if spread < self.floor else 0
         if self._low >= self.patience:
             raise Collapse(
