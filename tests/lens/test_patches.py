@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from likeness.errors import InvalidOption, UnknownName, WeightsError
+from likeness.lens.attribute import output
+from likeness.lens.invert import invert
+from likeness.lens.maximize import maximize
 from likeness.lens.patches import top_patches
 from likeness.nets.activations import activations
 from likeness.nets.layers import conv, max_pool
@@ -220,4 +223,46 @@ def test_no_hook_stays_and_what_cannot_be_is_refused() -> None:
         top_patches(model, [], layers=["relu"])
     with pytest.raises(InvalidOption, match="tuple"):
         top_patches(model, ["a"], layers=["relu"])
-    assert not any(module._forward_hooks for module in model.modules())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize("dims", (1, 2, 3))
+def test_the_window_is_no_larger_than_what_a_unit_sees(dims: int) -> None:
+    """The gradient reaches from the first to the last position of the window along each axis: of a convolution
+    always, after pooling (which lets one of two through) for most hits."""
+    model, x = net(dims), data(dims, 30)
+    found = top_patches(model, batches(x, 10), layers=["first", "last"])
+    reached: dict[str, list[bool]] = {}
+    for layer, result in found.layers.items():
+        for unit, hits in enumerate(result.hits):
+            for hit in hits:
+                leaf = x[hit.sample : hit.sample + 1].clone().requires_grad_()
+                activation = activations(model, leaf, [layer])[layer][(0, unit, *hit.position)]
+                (slope,) = torch.autograd.grad(activation, leaf)
+                places = slope[0].abs().sum(0).nonzero()
+                box = tuple((int(a), int(b) + 1) for a, b in zip(places.amin(0), places.amax(0), strict=True))
+                reached.setdefault(layer, []).append(box == tuple(tuple(axis) for axis in hit.window))
+    assert all(reached["first"]) and np.mean(reached["last"]) > 0.2
+
+
+class Fails(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise ZeroDivisionError
+
+
+def looked_into(name: str, model: nn.Module, x: Tensor) -> None:
+    if name == "top_patches":
+        top_patches(model, [x], layers=["1", "3"])
+    elif name == "invert":
+        invert(model, x[:1], "3", steps=20)
+    else:
+        maximize(model, output(0), tuple(x.shape[1:]), steps=20)
+
+
+@pytest.mark.parametrize("name", ("top_patches", "invert", "maximize"))
+def test_no_hook_stays_when_the_net_itself_fails(name: str) -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), Fails(), nn.Conv2d(3, 3, 3))
+    with pytest.raises(ZeroDivisionError):
+        looked_into(name, model, data(2, 2))
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    assert not any(getattr(module, kind) for module in model.modules() for kind in kinds)
