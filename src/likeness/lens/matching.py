@@ -11,7 +11,6 @@ import numpy as np
 
 from ..errors import FingerprintMismatch, InvalidOption, UnknownName
 from ..faces.alignment import align
-from ..recognition.calibration import rate
 from ..recognition.encoder import FaceEncoder, Template, resolve
 from ..samples.images import ImageSource, read_image, write_image
 from .comparison import METHODS, Comparison, Share, compared
@@ -105,7 +104,8 @@ def compare(
     """
     if method not in METHODS:
         raise UnknownName(f"there is no method called {method!r}; it is one of {', '.join(METHODS)}")
-    rate("max_fmr", max_fmr)
+    if not 0 < max_fmr < 1:
+        raise InvalidOption(f"max_fmr is {max_fmr}; it must lie between 0 and 1")
     coder = resolve(encoder)
     assert isinstance(coder, FaceEncoder)
     sources = {"a": a, "b": b} | ({} if against is None else {"n": against})
