@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InvalidOption, UnknownName
+from ..errors import InvalidOption
 from ..nets.activations import layer_shapes
 from .attribute import Target, attribute, weighted
-from .comparison import METHODS, Comparison, Share, compared
+from .comparison import Comparison, Share, check_method, compared
 from .differences import differences
 
 
@@ -59,8 +59,7 @@ def compare_samples(
 
     Raises UnknownName for a method or layer there is none of, InvalidOption for samples that cannot be.
     """
-    if method not in METHODS:
-        raise UnknownName(f"there is no method called {method!r}; it is one of {', '.join(METHODS)}")
+    check_method(method)
     if a.ndim < 3 or len(a) != 1:
         raise InvalidOption(f"a is one sample (1, c, *spatial), not {tuple(a.shape)}")
     others = [b] if against is None else [b, against]

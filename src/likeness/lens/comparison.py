@@ -10,8 +10,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..errors import UnknownName
+
 METHODS = ("linear", "grad-cam", "occlusion")
 Sample = TypeVar("Sample")
+
+
+def check_method(method: str) -> None:
+    """Raises UnknownName unless it is one of METHODS."""
+    if method not in METHODS:
+        raise UnknownName(f"there is no method called {method!r}; it is one of {', '.join(METHODS)}")
 
 
 @dataclass(frozen=True, eq=False)

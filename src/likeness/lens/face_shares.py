@@ -33,19 +33,19 @@ class FaceShares:
     def share(self, crop: np.ndarray, code: np.ndarray) -> Share:
         """What each position adds to `<f(crop), code>`, against a blank sample of the crop's mean colour."""
         blank = np.broadcast_to(crop.mean((0, 1), dtype=np.float32), crop.shape)
-        views = []
+        both = np.zeros((2, len(code)), np.float32)  # codes of the blank sample and this one, under this one's norms
+        parts = []
         for view in self._views(np.stack([blank, crop])):
             maps = self.tower.maps(view, LATE)
-            raw, back = self.tower.codes(maps, LATE)
-            views.append((maps[1] - maps[0], raw / np.linalg.norm(raw[1]), back, np.linalg.norm(raw[1])))
-        both = np.sum(
-            [codes for _, codes, _, _ in views], 0
-        )  # of the blank sample and this one, under the norms of this one
+            codes, back = self.tower.codes(maps, LATE)
+            norm = np.linalg.norm(codes[1])
+            both += codes / norm
+            parts.append((maps[1] - maps[0], back, norm))
         length = np.linalg.norm(both[1])
-        shares = [(change * back(code / (norm * length))).sum(0) for change, _, back, norm in views]
-        turned = [share if i == 0 else share[:, ::-1] for i, share in enumerate(shares)]
+        shares = [(change * back(code / (norm * length))).sum(0) for change, back, norm in parts]
+        shares[1:] = [share[:, ::-1] for share in shares[1:]]  # of the mirror image: turned back
         rest, value = (float(one @ code / length) for one in both)
-        return Share(np.sum(turned, 0), value, rest)
+        return Share(np.sum(shares, 0), value, rest)
 
     def _views(self, crops: np.ndarray) -> list[np.ndarray]:
         """Crops (b, h, w, 3) as the net takes them (b, 3, h, w); and turned, where the encoder looks at that."""

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import FingerprintMismatch, InvalidOption, UnknownName
+from ..errors import FingerprintMismatch, InvalidOption
 from ..faces.alignment import align
 from ..recognition.encoder import FaceEncoder, Template, resolve
 from ..samples.images import ImageSource, read_image, write_image
-from .comparison import METHODS, Comparison, Share, compared
+from .comparison import Comparison, Share, check_method, compared
 from .drawing import overlay, sheet
 from .face_shares import face_shares
 
@@ -102,8 +102,7 @@ def compare(
     Raises UnreadableFile, TooManyPixels, UnknownName, WeightsError; InvalidOption where a photograph has no single good
     face, or no gradient flows through the encoder; FingerprintMismatch for a template of another encoder.
     """
-    if method not in METHODS:
-        raise UnknownName(f"there is no method called {method!r}; it is one of {', '.join(METHODS)}")
+    check_method(method)
     if not 0 < max_fmr < 1:
         raise InvalidOption(f"max_fmr is {max_fmr}; it must lie between 0 and 1")
     coder = resolve(encoder)

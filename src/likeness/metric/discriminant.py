@@ -17,9 +17,8 @@ from ..errors import InvalidOption
 from ..nets import identity
 from ..nets.activations import activations
 from ..progress import Progress
-from .augment import to_input
 from .data import Align, Crops, held_out, load_crops
-from .training import MOST_STRANGERS, SIZE, Trained, held_out_figures, tower_of_pictures, writable
+from .training import MOST_STRANGERS, SIZE, Trained, held_out_figures, inputs, tower_of_pictures, writable
 
 LAYER = "norm"  # of the tower: what its last, linear layer makes a code of
 
@@ -112,13 +111,8 @@ def _features(
     tower: identity.Tower, crops: Crops, rows: np.ndarray, on_progress: Progress | None, *, batch: int = 64
 ) -> np.ndarray:
     """What the last layer sees of each crop and its mirror image, their mean (n, d): a code is the mean of both."""
-    found: list[np.ndarray] = []
-    for first in range(0, len(rows), batch):
-        x = to_input(torch.from_numpy(crops.images[rows[first : first + batch]]))
-        found.append(((_last(tower, x) + _last(tower, x.flip(3))) / 2).numpy())
-        if on_progress:
-            on_progress(min(first + batch, len(rows)), len(rows), {"stage": "features"})
-    return np.concatenate(found)
+    views = inputs(crops, rows, "features", on_progress, batch=batch)
+    return np.concatenate([((_last(tower, x) + _last(tower, x.flip(3))) / 2).numpy() for x in views])
 
 
 def _last(tower: identity.Tower, x: Tensor) -> Tensor:

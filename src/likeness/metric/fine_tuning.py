@@ -16,12 +16,11 @@ from torch import Tensor, nn
 from ..errors import InvalidOption
 from ..nets import identity
 from ..progress import Progress
-from .augment import to_input
 from .data import Align, Crops, held_out, load_crops
 from .loop import CollapseAlarm, Schedule, fit
 from .losses import ArcFace, Terms
 from .plan import at_least
-from .training import MOST_STRANGERS, SIZE, Trained, held_out_figures, shuffled, tower_of_pictures, writable
+from .training import MOST_STRANGERS, SIZE, Trained, held_out_figures, inputs, shuffled, tower_of_pictures, writable
 
 WARMUP = 30  # steps
 
@@ -128,13 +127,10 @@ class _Late(identity.Tower):
 def _maps(first: nn.Module, crops: Crops, rows: np.ndarray, on_progress: Progress | None, *, batch: int = 64) -> Tensor:
     """What the stages that stay make of these crops, and after them of their mirror images: (2 n, c, *map) float16."""
     found: dict[bool, list[Tensor]] = {False: [], True: []}
-    for start in range(0, len(rows), batch):
-        x = to_input(torch.from_numpy(crops.images[rows[start : start + batch]]))
+    for x in inputs(crops, rows, "maps", on_progress, batch=batch):
         for mirrored, own in found.items():
-            view = x.flip(3) if mirrored else x
-            own.append(first(view.contiguous(memory_format=torch.channels_last)).half().contiguous())
-        if on_progress:
-            on_progress(min(start + batch, len(rows)), len(rows), {"stage": "maps"})
+            view = x.flip(3).contiguous(memory_format=torch.channels_last) if mirrored else x
+            own.append(first(view).half().contiguous())
     return torch.cat(found[False] + found[True])
 
 

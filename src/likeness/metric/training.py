@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -313,6 +313,16 @@ class Lesson:
         return Terms(total, info)
 
 
+def inputs(crops: Crops, rows: np.ndarray, stage: str, on_progress: Progress | None, *, batch: int) -> Iterator[Tensor]:
+    """These crops as a net's input (b, 3, size, size), channels last in memory, `batch` at a time; those that are dealt
+    with are told as progress of `stage`."""
+    for first in range(0, len(rows), batch):
+        x = to_input(torch.from_numpy(crops.images[rows[first : first + batch]]))
+        yield x.contiguous(memory_format=torch.channels_last)
+        if on_progress:
+            on_progress(min(first + batch, len(rows)), len(rows), {"stage": stage})
+
+
 @torch.no_grad()
 def _codes_of(
     net: nn.Module, crops: Crops, rows: np.ndarray, on_progress: Progress | None = None
@@ -320,12 +330,7 @@ def _codes_of(
     """Unit codes (n, d) of these crops as they are, and their subjects (n,)."""
     net.eval()
     device = next((weights.device for weights in net.parameters()), torch.device("cpu"))
-    codes = []
-    for first in range(0, len(rows), 128):
-        x = to_input(torch.from_numpy(crops.images[rows[first : first + 128]]))
-        codes.append(net(x.contiguous(memory_format=torch.channels_last).to(device)).float())
-        if on_progress:
-            on_progress(min(first + 128, len(rows)), len(rows), {"stage": "codes"})
+    codes = [net(x.to(device)).float() for x in inputs(crops, rows, "codes", on_progress, batch=128)]
     return torch.cat(codes), torch.from_numpy(crops.subjects[rows])
 
 
