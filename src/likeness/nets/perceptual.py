@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..errors import InvalidOption, WeightsError
 from . import weights_file
 from .layers import avg_pool, check_dims, conv, max_pool
+from .mirrored import mirrored_conv
 
 KIND = "likeness.perceptual"
 VGG16, VGG19 = (2, 2, 3, 3, 3), (2, 2, 4, 4, 4)
@@ -91,9 +92,11 @@ class Vgg(nn.Sequential):
             if block > 1:
                 layers[f"pool{block - 1}"] = (max_pool if a.pooling == "max" else avg_pool)(a.spatial_dims, 2)
             for number in range(1, depth + 1):
-                layer = conv(a.spatial_dims, channels, width, 3, padding=1)
-                layer.padding_mode = a.padding  # type: ignore[assignment]
-                layers[f"conv{block}_{number}"] = layer
+                layers[f"conv{block}_{number}"] = (
+                    mirrored_conv(a.spatial_dims, channels, width)
+                    if a.padding == "reflect"
+                    else conv(a.spatial_dims, channels, width, 3, padding=1)
+                )
                 layers[f"relu{block}_{number}"] = nn.ReLU()
                 channels = width
         super().__init__(layers)

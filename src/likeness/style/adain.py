@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ..errors import InvalidOption, WeightsError
 from ..nets import weights_file
-from ..nets.layers import conv, reflected
+from ..nets.layers import reflected
+from ..nets.mirrored import mirrored_conv
 from ..nets.perceptual import Architecture, Vgg, smallest, stride
 from .statistics import deviations
 
@@ -65,8 +66,7 @@ class Decoder(nn.Sequential):
             for number in range(a.depths[block]):
                 last = block == 0 and number == a.depths[0] - 1
                 width = a.out_channels if last else a.widths[block]
-                layer = conv(a.spatial_dims, channels, width, 3, padding=1)
-                layer.padding_mode = "reflect"  # type: ignore[assignment]
+                layer = mirrored_conv(a.spatial_dims, channels, width)
                 layers += [layer] if last else [layer, nn.ReLU()]
                 channels = width
             if block:

@@ -21,7 +21,7 @@ from ..errors import InvalidOption, UnknownName
 from ..nets.activations import activations
 from ..nets.perceptual import Vgg, smallest, stride
 from ..nets.tiles import map_size, walk, within
-from .statistics import STATISTICS, total_variation
+from .statistics import STATISTICS, full, total_variation
 
 CONTENT_LAYERS: Mapping[str, float] = {"relu4_1": 1.0}
 STYLE_LAYERS: Mapping[str, float] = {f"relu{block}_1": 0.25 for block in (1, 2, 3, 4)}
@@ -135,7 +135,7 @@ class Objective:
             if mask is not None and window is not None:
                 mask = mask[window[key[0]]]
             with torch.autocast("cpu", enabled=False):
-                sums[key] = collect(full(found[key[0]]), mask)
+                sums[key] = collect(found[key[0]], mask)
         return sums
 
     def style_costs(self, sums: Mapping[tuple[str, int], Tensor]) -> dict[str, Tensor]:
@@ -278,7 +278,7 @@ def _means(net: Vgg, style: Style, layers: list[str], statistic: str, tile: int 
     for one, found in walk(net, style.sample, layers, tile):
         for layer in layers:
             mask = masks[layer][one.windows[layer]] if masks else None
-            sums[layer] = sums.get(layer, 0) + collect(full(found[layer]), mask)
+            sums[layer] = sums.get(layer, 0) + collect(found[layer], mask)
     counts = {layer: float(masks[layer].sum()) if masks else math.prod(map_size(spatial, layer)) for layer in layers}
     if min(counts.values()) <= 0:
         raise InvalidOption("the mask of a style leaves nothing of it")
@@ -296,11 +296,6 @@ def shrink(mask: Tensor, layer: str) -> Tensor:
 
 def total(costs: Mapping[str, Tensor]) -> Tensor:
     return torch.stack(list(costs.values())).sum()
-
-
-def full(a: Tensor) -> Tensor:
-    """Sums over many positions are never taken in less than float32."""
-    return a if a.dtype == torch.float64 else a.float()
 
 
 def check_layers(net: Vgg, layers: Sequence[str]) -> None:

@@ -15,7 +15,8 @@ BLOCK = 512  # positions of one product in the activations' type; the products a
 
 def gram(a: Tensor, mask: Tensor | None = None) -> Tensor:
     """`G_kk' = sum over positions of a_k a_k'` (Gatys 2016, eq. 3): (1, c, *spatial) -> (c, c). With `mask`
-    (*spatial), positions count by its value. In float64: J is made of small differences between such sums."""
+    (*spatial), positions count by its value. In float64: J is made of small differences between such sums. (Of
+    bfloat16 activations, too: their products are exact in float32, and added up there.)"""
     return _Gram.apply(a, None if mask is None else mask.flatten())
 
 
@@ -29,8 +30,9 @@ class _Gram(torch.autograd.Function):
         ctx.save_for_backward(a, mask)
         parts = _flat(a).split(BLOCK, 1)
         masks = [None] * len(parts) if mask is None else mask.split(BLOCK)
-        products = ((p if m is None else p * m) @ p.T for p, m in zip(parts, masks, strict=True))
-        return sum(product.double() for product in products)
+        wide = ((full(p), m) for p, m in zip(parts, masks, strict=True))
+        products = ((p if m is None else p * m) @ p.T for p, m in wide)
+        return sum(product.double() for product in products)  # type: ignore[return-value]
 
     @staticmethod
     @once_differentiable
@@ -49,9 +51,14 @@ def _flat(a: Tensor) -> Tensor:
     return a.flatten(2).squeeze(0)
 
 
+def full(a: Tensor) -> Tensor:
+    """Sums over many positions are never taken in less than float32."""
+    return a if a.dtype == torch.float64 else a.float()
+
+
 def moments(a: Tensor, mask: Tensor | None = None) -> Tensor:
     """Sums of a and of a^2 over positions: (1, c, *spatial) -> (2, c), in float64: a variance is their difference."""
-    a = _flat(a)
+    a = _flat(full(a))
     weight = 1.0 if mask is None else mask.flatten()
     return torch.stack([(part * weight).sum(1, dtype=torch.float64) for part in (a, a.square())])
 
