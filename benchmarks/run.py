@@ -2,7 +2,7 @@
 
 With `--strict` the exit code is 1 where one of them does not meet a target.
 
-`triplets.py` (hours) and `open_set.py` (needs a file of codes) are run by hand.
+`triplets.py`, `contact_sheet.py` (hours) and `open_set.py` (needs a file of codes) are run by hand.
 """
 
 import argparse

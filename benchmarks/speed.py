@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from targets import Target, add_strict, report, said, status
+from targets import Target, add_strict, data_folder, report, said, status
 
 from likeness.nets.engine import cpu_quota
 from likeness.samples.folders import read_subjects
@@ -206,7 +206,7 @@ def _processor() -> str:
 
 
 def main() -> int:
-    data = Path(os.environ.get("LIKENESS_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    data = data_folder()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
     parser.add_argument("--photos", type=Path, default=data / "faces" / "lfw")

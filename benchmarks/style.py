@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from targets import Target, parser_of, run_parts
+from targets import Target, data_folder, parser_of, run_parts
 
 SIZE = 512, 384
 
@@ -41,12 +40,12 @@ def pictures(data: Path) -> tuple[Path, Path]:
     return data / "style/content/tubingen.jpg", data / "style/paintings_pd/vangogh_starry_night_1889.jpg"
 
 
-def cropped(source: Path, target: Path) -> Path:
-    """The middle of a picture at 512 x 384 pixels, as PNG."""
+def cropped(source: Path, target: Path, size: tuple[int, int] = SIZE, centre: tuple[float, float] = (0.5, 0.5)) -> Path:
+    """The middle of a picture, or what lies around `centre` (shares of width and height), at `size`, as PNG."""
     from PIL import Image, ImageOps
 
     with Image.open(source) as image:
-        ImageOps.fit(image.convert("RGB"), SIZE).save(target)
+        ImageOps.fit(image.convert("RGB"), size, centering=centre).save(target)
     return target
 
 
@@ -169,8 +168,7 @@ TARGETS = {
 
 def main() -> int:
     parser = parser_of(__doc__, PARTS, "out/style")
-    data = Path(os.environ.get("LIKENESS_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    parser.add_argument("--data", type=Path, default=data)
+    parser.add_argument("--data", type=Path, default=data_folder())
     options = parser.parse_args()
     return run_parts(options, {name: partial(part, options.data) for name, part in PARTS.items()}, TARGETS)
 

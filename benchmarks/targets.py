@@ -92,6 +92,11 @@ def parser_of(text: str | None, parts: Iterable[str], out: str) -> argparse.Argu
     return parser
 
 
+def data_folder() -> Path:
+    """Where pictures, lists and reference weights lie: $LIKENESS_DATA, or shared/data beside the checkout."""
+    return Path(os.environ.get("LIKENESS_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
 def _one_of(parts: Iterable[str]) -> Callable[[str], str]:
     def part(word: str) -> str:
         if word not in parts:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from targets import data_folder
 from torch import Tensor, nn
 
 from likeness.evaluation.rates import best_threshold, threshold_at_far
@@ -172,7 +172,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    data = Path(os.environ.get("LIKENESS_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    data = data_folder()
     parser.add_argument("--data", type=Path, default=data / "faces" / "train")
     parser.add_argument("--out", type=Path, default=Path("out/triplets"))
     parser.add_argument("--miners", nargs="+", default=["random", "semi-hard", "hard"], choices=miners.NAMES)

@@ -9,6 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from PIL import Image
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the benchmarks are not part of an installed package")
@@ -156,3 +157,80 @@ def test_all_of_them_end_like_the_worst(monkeypatch: pytest.MonkeyPatch) -> None
         ("gallery", "--strict"),
         ("detector", "--strict"),
     ]
+
+
+def test_a_judge_says_one_of_the_photograph_and_nought_of_what_was_wanted() -> None:
+    torch, references = importlib.import_module("torch"), importlib.import_module("references")
+    torch.manual_seed(0)
+    content, painting = torch.rand(1, 3, 64, 80), torch.rand(1, 3, 64, 80)
+    judge = references.Judge(references.squeezenet(), content, painting, painting)
+    assert judge(content) == references.Errors(1.0, 0.0)
+    assert judge(painting) == references.Errors(0.0, 1.0)
+
+
+def test_the_compressed_net_is_read_with_its_preprocessing(tmp_path: Path) -> None:
+    torch, references = importlib.import_module("torch"), importlib.import_module("references")
+    perceptual = importlib.import_module("likeness.nets.perceptual")
+    torch.manual_seed(0)
+    plain = perceptual.Vgg(perceptual.Architecture(widths=(16, 32, 64, 128), depths=(2, 2, 4, 1)))
+    mix, shift = torch.randn(3, 3, 1, 1), torch.randn(3)
+    arrays = {name.replace("_", ""): value.numpy() for name, value in plain.state_dict().items()}
+    np.savez(tmp_path / "net.npz", **arrays, **{"conv0.weight": mix.numpy(), "conv0.bias": shift.numpy()})
+    net = references.read_compressed(tmp_path / "net.npz")
+    x = torch.rand(1, 3, 32, 24)
+    wanted = plain(torch.nn.functional.conv2d(x, mix, shift))
+    assert torch.allclose(net(x), wanted, atol=1e-5 * float(wanted.max()))
+    level = references.levelled(net, [x])(x)
+    assert torch.allclose(level, wanted / wanted.mean(), atol=1e-4 * float(level.max()))
+
+
+def test_figures_of_a_sheet() -> None:
+    figures = importlib.import_module("sheet_figures")
+    assert figures.mean_of([]).said() == "–" and figures.mean_of([0.5]).said("+") == "+0.500"
+    assert figures.mean_of([1, 2, 3]) == figures.Mean(2.0, pytest.approx(3**-0.5), 3)
+    row, beta = figures.Row, figures.DEFAULT_BETA
+    rows = [row(pair, name, None, 1, 0, 0.8) for pair in "ab" for name in (figures.PHOTOGRAPH, figures.PAINTING)]
+    rows += [row("a", "ours", beta, 0.2, 0.5, None), row("b", "ours", beta, 0.4, 0.5, 0.9)]
+    rows += [row("a", "full", beta, 0.1, 0.4, 0.9), row("b", "full", beta, 0.1, 0.4, 0.9)]
+    rows += [row("a", "ours", 2 * beta, 0.1, 0.7, 1.0), row("a", "full", 2 * beta, 0.05, 0.6, 1.0)]
+    lines = figures.summary(rows, ("ours", "full"))
+    assert lines["ours"]["style"].said() == "0.300 ± 0.100" and lines["ours"]["border"].said() == "0.900"
+    assert lines["full less ours"]["content"].said("+") == "-0.100 ± 0.000"
+    fronts = figures.fronts_of(rows, ["a"], ("ours", "full"))
+    assert [point.beta for point in fronts["a"]["ours"]] == [beta, 2 * beta]
+    # Between content errors 0.5 and 0.6 both fall from theirs along 2^(-x / 0.2): full's began 0.1 earlier and at half.
+    assert figures.at_equal_content(fronts["a"]["ours"], fronts["a"]["full"]) == pytest.approx(0.5 * 2**-0.5)
+    assert figures.at_equal_content(fronts["a"]["ours"], [figures.Point(1, 0.9, 0.1)]) is None
+
+
+def test_a_small_sheet_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch, references = importlib.import_module("torch"), importlib.import_module("references")
+    perceptual, sheet = importlib.import_module("likeness.nets.perceptual"), importlib.import_module("contact_sheet")
+    rng = np.random.default_rng(0)
+    pictures = [tmp_path / f"{name}.png" for name in ("one", "two", "red", "blue")]
+    for path in pictures:
+        Image.fromarray(rng.integers(0, 255, (12, 15, 3), np.uint8)).resize((60, 48)).save(path)
+    torch.manual_seed(0)
+    net = perceptual.Vgg(perceptual.Architecture(widths=(4, 4, 4, 4), depths=(1, 1, 1, 1)))
+    perceptual.save(net, tmp_path / "small.safetensors")
+    state = {name: value.numpy() for name, value in references.squeezenet().state_dict().items()}
+    np.savez(tmp_path / "judge.npz", **state)
+    out = tmp_path / "out"
+    options = ("--size", 64, "--steps", 2, "--judge", tmp_path / "judge.npz", "--betas", 1e3, "--front-pairs", 1)
+    options += ("--contents", *pictures[:2], "--styles", *pictures[2:], "--out", out)
+    options += ("--encoders", tmp_path / "small.safetensors", "vgg-slim")
+    assert run(sheet, monkeypatch, *options) == 0
+    assert "10 pictures, 0 kept from before" in capsys.readouterr().out
+    made = {name: (out / name).read_bytes() for name in ("small-sheet.webp", "small-front.svg", "contact_sheet.md")}
+    (out / "pictures" / "two--red--vgg-slim--10000.png").unlink()
+    assert run(sheet, monkeypatch, *options) == 0
+    assert "10 pictures, 9 kept from before" in capsys.readouterr().out
+    assert made == {name: (out / name).read_bytes() for name in made}
+    found = json.loads((out / "contact_sheet.json").read_text())
+    assert found["summary"]["vgg-slim"]["style"]["pairs"] == 4 and list(found["fronts"]) == ["one × red"]
+    assert Image.open(out / "small-sheet.webp").width == 1800
+    pair = sheet.Pair(out / "inputs" / "two.png", pictures[2], "red", "")
+    job = sheet.Job(pair, sheet.encoder_of("vgg-slim", out, ()), 1e4)
+    assert [sheet.is_kept(job, out / "pictures", 64, steps) for steps in (2, 3)] == [True, False]

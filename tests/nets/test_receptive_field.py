@@ -264,6 +264,26 @@ def test_padding_of_all_kinds(mode: str) -> None:
     assert receptive_field(uneven, torch.zeros(1, 1, 9), "1") == ReceptiveField((4,), (1,), (-1,))
 
 
+class Turned(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flip(self.dim)
+
+
+@pytest.mark.parametrize("spatial_dims", [1, 2, 3])
+def test_channels_may_come_the_other_way_round(spatial_dims: int) -> None:
+    """As in nets that want blue first."""
+    x = torch.zeros(1, 3, *[8] * spatial_dims)
+    for dim in (1, -1 - spatial_dims):
+        net = nn.Sequential(Turned(dim), CONV[spatial_dims](3, 2, 3, 2, 1))
+        assert receptive_field(net, x, "1") == receptive_field(net[1], x, "")
+    with pytest.raises(InvalidOption, match="turned round along a spatial axis"):
+        receptive_field(Turned(-1), x, "")
+
+
 @pytest.mark.parametrize(
     ("net", "message"),
     [

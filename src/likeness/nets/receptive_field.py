@@ -62,11 +62,11 @@ def receptive_fields(net: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[s
     """Receptive fields of several layers from one forward pass, no deeper than needed.
 
     Known: convolution (stride, padding, dilation, groups), max and average pooling, padding, element-wise functions,
-    sums and concatenations of branches, normalisation; global pooling, flattening and linear layers (which see
-    everything). Batch normalisation with running statistics counts as element-wise, as it is when a trained net is
-    used; without them, and instance and group normalisation, it sees the whole sample; layer normalisation sees the
-    axes over which it normalises. Axes that the net folds into one, as torch's local response normalisation does with
-    the last two of a volume, count as seen whole.
+    sums and concatenations of branches, channels in another order, normalisation; global pooling, flattening and linear
+    layers (which see everything). Batch normalisation with running statistics counts as element-wise, as it is when a
+    trained net is used; without them, and instance and group normalisation, it sees the whole sample; layer
+    normalisation sees the axes over which it normalises. Axes that the net folds into one, as torch's local response
+    normalisation does with the last two of a volume, count as seen whole.
 
     Raises UnknownName for a layer the net does not have, InvalidOption for an operation not in this list or for
     branches that meet with different strides.
@@ -310,6 +310,14 @@ def _concatenate(notes: list[_Note], inputs: list[Tensor], out: Tensor, func: An
     return _union(notes, inputs, out)
 
 
+def _flip(notes: list[_Note], inputs: list[Tensor], out: Tensor, func: Any, args: Any, kwargs: Any) -> _Note:
+    """Of channels: nets that want blue first."""
+    turned = {dim % out.ndim for dim in _argument(func, args, kwargs, "dims")}
+    if any(dim in turned for _, dim in notes[0]):
+        raise InvalidOption("the receptive field of a sample turned round along a spatial axis is not known")
+    return notes[0]
+
+
 def _stack(notes: list[_Note], inputs: list[Tensor], out: Tensor, func: Any, args: Any, kwargs: Any) -> _Note:
     """Branches along a new dimension."""
     new = _argument(func, args, kwargs, "dim", 0) % out.ndim
@@ -324,6 +332,7 @@ _POINTWISE = {
 _RULES: dict[str, Callable[..., _Note]] = {
     "convolution": _window,
     "cat": _concatenate,
+    "flip": _flip,
     "stack": _stack,
     "constant_pad_nd": _pad,
     **dict.fromkeys((f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3)), _pad),
