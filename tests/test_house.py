@@ -28,7 +28,12 @@ FLOORS = [
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 # The doors between neighbours: (who, what), each said in docs/architecture.md.
-DOORS = {("lens", "likeness.recognition.encoder"), ("nets", "likeness.samples.files")}
+DOORS = {
+    ("lens", "likeness.recognition.encoder"),
+    ("nets", "likeness.samples.files"),
+    ("faces", "likeness.metric.loop"),
+    ("faces", "likeness.metric.losses"),
+}
 
 
 def module_of(path: Path) -> str:
