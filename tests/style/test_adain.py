@@ -13,10 +13,13 @@ from skimage import data as photographs
 
 from likeness.cli.main import main
 from likeness.errors import InvalidOption, WeightsError
+from likeness.nets.activations import activations
 from likeness.nets.engine import Engine
 from likeness.nets.perceptual import Architecture, Vgg
+from likeness.nets.perceptual import load as load_vgg
 from likeness.nets.perceptual import save as save_vgg
 from likeness.samples.images import write_image
+from likeness.style import adain_training
 from likeness.style.adain import Adain, Decoder, DecoderArchitecture, adain, export, load, save, statistics, untrained
 from likeness.style.adain_training import LAYERS, asked, losses, train_adain
 from likeness.style.training import normalised
@@ -203,6 +206,33 @@ def test_training_lowers_both_losses(folders: dict[str, Path], tmp_path: Path) -
     assert long.content < 0.95 * short.content and long.style < 0.8 * short.style
     made = load(tmp_path / "60.safetensors").stylize(torch.rand(1, 3, 33, 40), [torch.rand(1, 3, 32, 32)])
     assert made.shape == (1, 3, 33, 40)
+
+
+def test_a_quarter_of_the_pictures_are_their_own_style(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a batch of 8 the last two: what is asked of them is what they are, and their pixels count."""
+    seen: dict[str, Any] = {}
+
+    def fit(net_: Any, batch: Any, objective: Any, **options: Any) -> None:
+        generator = torch.Generator().manual_seed(3)
+        target, context = batch(0, generator)
+        pictures = torch.rand(8, 3, 32, 32, generator=generator)
+        seen.update(target=target, context=context, pictures=pictures, terms=objective(pictures, context, generator))
+
+    monkeypatch.setattr(adain_training, "fit", fit)
+    options = SMALL | {"batch": 8, "encoder": folders["encoder"], "style_weight": 3.0, "identity_weight": 7.0}
+    with pytest.raises(TypeError):  # nothing was trained: there are no figures
+        train_adain(folders["pictures"], folders["styles"], out=tmp_path / "a.safetensors", **options)
+    contents, itself, *rest = seen["context"]
+    assert itself.tolist() == [False] * 6 + [True] * 2
+    vgg = load_vgg(folders["encoder"])
+    off = (activations(vgg, contents, LAYERS[-1:])[LAYERS[-1]] - seen["target"]).square().mean((1, 2, 3))
+    assert float(off[:6].min()) > 1e-3 > 1e-6 > float(off[6:].max())
+    content, style = losses(vgg, seen["pictures"], *rest)
+    identity = np.square(seen["pictures"][6:].double().numpy() - contents[6:].double().numpy()).mean()
+    expected = float(content) + 3 * float(style) + 7 * identity
+    assert float(seen["terms"].loss) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_resumed_training_ends_in_the_same_bytes(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def train_adain(
     batch: int = 8,
     size: int = 128,
     style_weight: float = 0.5,
+    identity_weight: float = 50.0,
     init: Path | None = None,
     lr: float = 2e-3,
     warmup: int = 100,
@@ -63,8 +64,9 @@ def train_adain(
 
     The loss is `L_c + style_weight L_s` (Huang & Belongie 2017, eq. 11): L_c the mean squared difference of the
     picture's relu4_1 to the activations that were asked for, L_s that of the mean and deviation per channel of
-    relu1_1 ... relu4_1 to the style's. Half of the styles are crops of paintings, half of other pictures: a texture is
-    a texture.
+    relu1_1 ... relu4_1 to the style's. Half of the styles are crops of paintings, a quarter crops of other pictures (a
+    texture is a texture). The rest are the contents themselves, which must come back: `identity_weight` times the mean
+    squared difference of pixels, 0...1, is added for them (Park & Lee 2019, eq. 7), and outlines stay where they were.
 
     pictures: a folder of pictures or a zip of them; every 20th is held out.
     styles: a folder or a zip of paintings; every 20th is held out.
@@ -77,6 +79,7 @@ def train_adain(
     size: side of a crop in pixels.
     style_weight: lambda of eq. 11. (The paper's 10 belongs to another VGG's activations; with ours, of mean 1, content
         is lost.)
+    identity_weight: of the pixels of pictures that are their own style.
     init: a net of the same widths and encoder to go on from.
     lr: peak learning rate.
     warmup: steps of linear warm-up before the cosine.
@@ -97,16 +100,22 @@ def train_adain(
         model.decoder.load_state_dict(_decoder(init, model).state_dict())
 
     def make_batch(step: int, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, ...]]:
+        itself = torch.arange(batch) >= batch - batch // 4
         crops = [random_crop(train, size, generator) for _ in range(batch)]
         crops += [random_crop(painted, size, generator, shrink=BRUSHES) for _ in range(batch // 2)]
-        crops += [random_crop(train, size, generator) for _ in range(batch - batch // 2)]
-        return asked(net, as_samples(crops[:batch]), as_samples(crops[batch:]))
+        crops += [random_crop(train, size, generator) for _ in range(batch - batch // 2 - int(itself.sum()))]
+        contents = as_samples(crops[:batch])
+        target, wanted = asked(net, contents, torch.cat([as_samples(crops[batch:]), contents[itself]]))
+        return target, (contents, itself, *wanted)
 
     def objective(pictures: Tensor, wanted: tuple[Tensor, ...], _: torch.Generator) -> Terms:
-        content, style = losses(net, pictures, *wanted)
-        return Terms(
-            content + style_weight * style, {"content": float(content.detach()), "style": float(style.detach())}
-        )
+        contents, itself, *rest = wanted
+        content, style = losses(net, pictures, *rest)
+        off = (pictures - contents).square().mean((1, 2, 3))
+        identity = (off * itself).sum() / itself.sum().clamp(min=1)
+        parts = {"content": content, "style": style, "identity": identity}
+        total = content + style_weight * style + identity_weight * identity
+        return Terms(total, {name: float(part.detach()) for name, part in parts.items()})
 
     figures: dict[str, float] = {}
     held = torch.Generator().manual_seed(seed)
@@ -128,7 +137,13 @@ def train_adain(
         schedule=Schedule(steps, lr, warmup),
         seed=seed,
         checkpoint=checkpoint,
-        options={"style_weight": style_weight, "size": size, "batch": batch, "init": init and str(init)},
+        options={
+            "style_weight": style_weight,
+            "identity_weight": identity_weight,
+            "size": size,
+            "batch": batch,
+            "init": init and str(init),
+        },
         every=every,
         precision=precision,
         optimizer=optimizer,
