@@ -134,7 +134,7 @@ def run(options: argparse.Namespace) -> int:
     with progress_bar("stylize") as bar:
 
         def on_progress(done: int, total: int, info: dict[str, Any]) -> None:
-            if options.preview and (done == 5 or done % 25 == 0):
+            if options.preview and done and (done == 5 or done % 25 == 0):
                 write_image(options.preview / f"{done:05}.jpg", to_image(info["sample"]()))
             bar(done, total, {"J": info["J"], "scale": info["scale"]})
 

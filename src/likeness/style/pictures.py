@@ -23,10 +23,12 @@ from ..samples.files import atomic_write
 from ..samples.images import ImageSource, read_image, resized, write_image
 from .colour import match_colours, with_colours_of
 from .estimate import Estimate
-from .objective import Style
+from .objective import Style, cost_options
+from .stand_in import can_stand_in
 from .stylize import Stylized, estimate_sample, stylize_sample
 
 COLOURS = ("no", "luminance", "histogram")
+SLIM = "vgg-slim"  # of the catalogue: the default encoder, and what stands in for a larger one
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,14 @@ def stylize(
     content: ImageSource,
     style: ImageSource | Sequence[ImageSource],
     *,
-    encoder: str | os.PathLike[str] = "vgg-slim",
+    encoder: str | os.PathLike[str] = SLIM,
     size: int = 512,
     blend: Sequence[float] = (),
     masks: Sequence[tuple[ImageSource, ImageSource]] = (),
     keep_color: str = "no",
     init: str | os.PathLike[str] = "content",
     fingerprint: str | None = None,
+    warm_up: bool = True,
     **run: Any,
 ) -> StylizedPicture:
     """Paint `content` like `style` (one picture or several).
@@ -78,6 +81,7 @@ def stylize(
         recoloured to the content's mean and covariance first.
     init: "content", "noise" or a picture to start from.
     fingerprint: of the encoder that is meant; another one is refused.
+    warm_up: begin with `vgg-slim` standing in for the encoder where that pays (`style.stand_in`).
     run: options of `stylize_sample` (steps, optimizer, seed, tile, on_progress, ...) and of `objective` (style_weight,
         style_layers, ...).
 
@@ -88,11 +92,20 @@ def stylize(
     and UnknownName for options that cannot be.
     """
     task = _task(content, style, encoder, size, blend, masks, keep_color, init, fingerprint)
-    stylized = stylize_sample(task.net, task.picture, task.styles, init=task.start, **run)
+    first = _warm_up(task.net, run) if warm_up else None
+    stylized = stylize_sample(task.net, task.picture, task.styles, init=task.start, warm_up=first, **run)
     sample = torch.from_numpy(stylized.sample)[None]
     if keep_color == "luminance":
         sample = with_colours_of(values(task.picture), sample)
     return StylizedPicture(to_image(sample), replace(stylized, settings=stylized.settings | task.settings))
+
+
+def _warm_up(net: Vgg, run: dict[str, Any]) -> Vgg | None:
+    """The slim net that can stand in for `net` under the options `run`, if it pays."""
+    cost = cost_options(**{name: value for name, value in run.items() if name in cost_options()})
+    slim = open_encoder(SLIM)
+    layers = [*cost["content_layers"], *cost["style_layers"]]
+    return slim if cost["statistic"] == "gram" and can_stand_in(slim, net, layers) else None
 
 
 def estimate_stylize(
@@ -104,6 +117,7 @@ def estimate_stylize(
     bound = signature(stylize).bind(content, style, **options)
     bound.apply_defaults()
     run = bound.arguments.pop("run")
+    del bound.arguments["warm_up"]  # takes no more memory, and next to no time
     task = _task(**bound.arguments)
     return estimate_sample(task.net, task.picture, task.styles, init=task.start, **run)
 

@@ -24,10 +24,10 @@ from ..progress import Progress
 from . import estimate
 from .descent import Descent
 from .estimate import Estimate, Job
-from .lbfgs import CHUNK
 from .machine import peak_memory
 from .objective import Objective, Parts, Style, check_layers, check_size, cost_options, objective
-from .tiling import value_and_gradient
+from .stand_in import warmed
+from .tiling import within_range
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ def stylize_sample(
     memory_limit: int | None = None,
     precision: str = "auto",
     seed: int = 0,
+    warm_up: Vgg | None = None,
     checkpoint: Path | None = None,
     checkpoint_every: int = 25,
     on_progress: Progress | None = None,
@@ -92,6 +93,7 @@ def stylize_sample(
     memory_limit: bytes of resident size that the process should not exceed; None: what the machine can give.
     precision: "fp32", "bf16" or "auto" (what a short probe finds faster).
     seed: of the noise.
+    warm_up: a slim net whose stand-in for `net` moves the start downhill first (`style.stand_in`).
     checkpoint: a file; a run found there goes on and ends in the bytes of the uninterrupted one. Deleted at the end.
     on_progress: called with (done, total, {"J", "scale", "sample"}) after each evaluation; "sample" is a function that
         gives the present sample. What it raises ends the run (cancel); the checkpoint stays.
@@ -115,6 +117,7 @@ def stylize_sample(
         compact=compact,
         precision=precision,
         seed=seed,
+        warm_up=warm_up is not None,
     )
     walk, number, done, chosen = _stored(checkpoint, asked)
     if not chosen:
@@ -127,6 +130,16 @@ def stylize_sample(
     base = _base(content, init, seed)
     around = halo(net, layers)
     with _out_of_memory(sizes[-1]):
+        if warm_up is not None and number < len(sizes) - bool(walk):  # a run at its finest scale needs no start
+
+            def warming(walk: Descent) -> None:
+                if on_progress:
+                    on_progress(0, len(sizes) * steps, _told(walk, "warm-up"))
+
+            cut = estimate.tile_at(sizes[-1], chosen["tile"], around)
+            base = warmed(
+                warm_up, net, _at(base, sizes[-1]), content, styles, tile=cut, low=low, on_step=warming, **cost
+            )
         while True:
             size = sizes[number]
             cut = estimate.tile_at(size, chosen["tile"], around)
@@ -142,15 +155,11 @@ def stylize_sample(
                 if checkpoint is not None and evaluations % checkpoint_every == 0:
                     walk.save(checkpoint, number=number, done=done, chosen=chosen, settings=asked)
                 if on_progress:
-                    info = {
-                        "J": walk.best_J,
-                        "scale": f"{number + 1}/{len(sizes)}",
-                        "sample": lambda: walk.best.float().clamp_(0, 1),
-                    }
-                    on_progress(number * steps + evaluations, len(sizes) * steps, info)
+                    done_here = number * steps + evaluations
+                    on_progress(done_here, len(sizes) * steps, _told(walk, f"{number + 1}/{len(sizes)}"))
 
             def evaluate(x: Tensor, J: Objective = J, cut: int | None = cut) -> tuple[float, Tensor]:
-                return _within_range(J, x, tile=cut, low=low)
+                return within_range(J, x, tile=cut, low=low)
 
             walk.run(evaluate, steps, tolerance=tolerance, on_step=after)
             done += len(walk.trace)
@@ -170,15 +179,19 @@ def stylize_sample(
     return Stylized(sample[0].numpy(), trace, parts, seconds, done, peak_memory(), asked | chosen)
 
 
+def _told(walk: Descent, scale: str) -> dict[str, Any]:
+    """What `on_progress` hears of a walk."""
+    return {"J": walk.best_J, "scale": scale, "sample": lambda: walk.best.float().clamp_(0, 1)}
+
+
 def estimate_sample(net: Vgg, content: Tensor, styles: Sequence[Style], **options: Any) -> Estimate:
     """What `stylize_sample` with the same arguments would choose and need: tile, memory, seconds. Raises as it does."""
     bound = signature(stylize_sample).bind(net, content, styles, **options)
     bound.apply_defaults()
     given = bound.arguments
     cost = cost_options(**given["cost"])
-    asked = _asked(
-        cost, **{name: given[name] for name in signature(_asked).parameters if name in given and name != "cost"}
-    )
+    names = signature(_asked).parameters.keys() - {"cost"}
+    asked = _asked(cost, **{name: given[name] for name in names} | {"warm_up": given["warm_up"] is not None})
     plan, sizes, job = _plan(net, content, styles, asked, cost, given["memory_limit"])
     return replace(plan, seconds=estimate.seconds(job, plan, sizes, asked["steps"], cost))
 
@@ -196,6 +209,7 @@ def _asked(
     compact: bool | None,
     precision: str,
     seed: int,
+    warm_up: bool,
 ) -> dict[str, Any]:
     """The options that say what a run does, plain: a run that goes on must have been given the same."""
     if steps < 1:
@@ -215,6 +229,7 @@ def _asked(
         "compact": compact,
         "precision": precision,
         "seed": seed,
+        "warm_up": warm_up,
     }
 
 
@@ -260,16 +275,6 @@ def _out_of_memory(size: tuple[int, ...]) -> Iterator[None]:
         raise InvalidOption(
             f"the memory was used up while {shape} positions were stylised; choose a smaller size or tile"
         ) from error
-
-
-def _within_range(J: Objective, x: Tensor, *, tile: int | None, low: bool) -> tuple[float, Tensor]:
-    """J and gradient of the sample that x stands for: x clipped to 0...1, which is what can be shown. Where x lies
-    outside, the gradient counts only if it leads back in."""
-    value, gradient = value_and_gradient(J, x, tile=tile, low=low)
-    gradient = gradient.contiguous()
-    for g, v in zip(gradient.view(-1).split(CHUNK), x.view(-1).split(CHUNK), strict=True):
-        g.masked_fill_(((v <= 0) & (g > 0)) | ((v >= 1) & (g < 0)), 0.0)
-    return value, gradient
 
 
 def _stored(path: Path | None, asked: dict[str, Any]) -> tuple[Descent | None, int, int, dict[str, Any]]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..nets.activations import activations
 from ..nets.tiles import tiles, within
+from .lbfgs import CHUNK
 from .objective import Objective, total
 from .statistics import total_variation
 
@@ -58,3 +59,13 @@ def value_and_gradient(
         gradient += torch.autograd.grad(tv, part)[0]
         cost += float(tv.detach())
     return cost, gradient
+
+
+def within_range(J: Objective, x: Tensor, *, tile: int | None, low: bool) -> tuple[float, Tensor]:
+    """J and gradient of the sample that x stands for: x clipped to 0...1, which is what can be shown. Where x lies
+    outside, the gradient counts only if it leads back in."""
+    value, gradient = value_and_gradient(J, x, tile=tile, low=low)
+    gradient = gradient.contiguous()
+    for g, v in zip(gradient.view(-1).split(CHUNK), x.view(-1).split(CHUNK), strict=True):
+        g.masked_fill_(((v <= 0) & (g > 0)) | ((v >= 1) & (g < 0)), 0.0)
+    return value, gradient
