@@ -234,3 +234,36 @@ def test_a_small_sheet_goes_on_where_it_was(
     pair = sheet.Pair(out / "inputs" / "two.png", pictures[2], "red", "")
     job = sheet.Job(pair, sheet.encoder_of("vgg-slim", out, ()), 1e4)
     assert [sheet.is_kept(job, out / "pictures", 64, steps) for steps in (2, 3)] == [True, False]
+
+
+def test_time_to_a_level_of_j() -> None:
+    vgg19 = importlib.import_module("vgg19")
+    pair = {
+        "plain": [(1.0, 100.0), (2.0, 60.0), (3.0, 70.0), (4.0, 50.0)],
+        "fp32": [(0.5, 90.0), (1.5, 52.0), (2.0, 49.0)],
+        "auto": [(0.4, 52.0), (0.8, 51.0)],
+    }
+    assert vgg19.seconds_to(pair["plain"], 60) == 2.0 and vgg19.seconds_to(pair["plain"], 49) is None
+    # 1.05 x 50 is 52.5: plain is there after 4 s
+    expected = {"fp32 1": 0.5, "fp32 1.05": 1.5 / 4, "auto 1": None, "auto 1.05": 0.1}
+    assert vgg19.shares(pair) == expected
+    other = {"plain": pair["plain"], "fp32": [(4.0, 50.0)], "auto": [(1.0, 50.0)]}
+    assert vgg19.summary([pair, other]) == {"fp32 1": 0.75, "fp32 1.05": (0.375 + 1) / 2, "auto 1.05": (0.1 + 0.25) / 2}
+
+
+def test_plain_torch_minimises_the_same_j() -> None:
+    torch, vgg19 = importlib.import_module("torch"), importlib.import_module("vgg19")
+    perceptual, tiling = (
+        importlib.import_module("likeness.nets.perceptual"),
+        importlib.import_module("likeness.style.tiling"),
+    )
+    net = perceptual.Vgg(
+        perceptual.Architecture(widths=(3, 4, 5, 6), depths=(2, 1, 1, 1), order="bgr", mean=(0.4,), scale=(0.2,))
+    )
+    content, style = (torch.rand(1, 3, 40, 32, generator=torch.Generator().manual_seed(i)) for i in (1, 2))
+    x = torch.rand(1, 3, 40, 32, generator=torch.Generator().manual_seed(3)) * 1.4 - 0.2  # some of it out of range
+    J, gradient = vgg19.plain_cost(net, content, style)(x)
+    ours = vgg19.objective(net, content, [vgg19.Style(style)], style_weight=vgg19.BETA)
+    value, expected = tiling.within_range(ours, x, tile=None, low=False)
+    assert J == pytest.approx(value, rel=1e-5)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))

@@ -1,0 +1,216 @@
+"""How long until J is what 500 evaluations of plain torch L-BFGS reach, with the full normalised VGG-19?
+
+    python benchmarks/vgg19.py [--pairs 6] [--size 512] [--evaluations 500] [--history 30] [--data FOLDER]
+        [--out out/vgg19] [--strict]
+
+plain  torch modules as anybody writes them (reflect padding, conv2d, relu, max_pool2d, Gram matrices by autograd) and
+       `torch.optim.LBFGS` (history 100, tolerances off), float32, from the content
+ours   `stylize_sample` at one scale from the same content, with `vgg-slim` standing in first; in float32 ("fp32") and
+       in bfloat16 where this machine is faster with it ("auto")
+
+All minimise the same J, of the picture clipped to 0...1, with the gradient masked where a step would lead further out.
+J is judged in float32: the traces of float32 runs are such, a bfloat16 run is judged at every tenth evaluation, and
+judging does not count. Time is CPU time of one thread, which other work on the machine disturbs least; everything that
+a run does counts, from targets and warm-up on. Each pair is kept as OUT/PAIR.json; a rerun goes on with those that are
+missing. Shares are of plain's own time to the same J; a run that never reaches it has none.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from targets import Target, add_strict, data_folder, report, said, status
+from torch import Tensor
+
+from likeness.nets.perceptual import Vgg
+from likeness.nets.precision import bfloat16_is_faster
+from likeness.samples.images import read_image
+from likeness.style.objective import CONTENT_LAYERS, STYLE_LAYERS, Objective, Style, objective
+from likeness.style.pictures import open_encoder, to_sample
+from likeness.style.stylize import stylize_sample
+
+PAIRS = (
+    ("tubingen", "vangogh_starry_night_1889"),
+    ("chicago", "hokusai_great_wave_1831"),
+    ("golden_gate", "monet_water_lilies_1919"),
+    ("stata", "kandinsky_composition_vii_1913"),
+    ("taj_mahal", "turner_shipwreck_1810"),
+    ("cornell", "vangogh_wheat_field_cypresses_1889"),
+)
+BETA = 1e4
+LEVELS = (1.0, 1.05)  # times J500
+JUDGED = 10  # evaluations of a bfloat16 run between two looks of the judge
+Trace = list[tuple[float, float]]  # CPU seconds, J
+
+
+class Reached(Exception):
+    """Ends a run that has nothing left to show."""
+
+
+def plain_cost(net: Vgg, content: Tensor, style: Tensor) -> Callable[[Tensor], tuple[float, Tensor]]:
+    """J and gradient, written down without anything of the library but the weights."""
+    weights = {name: module for name, module in net.named_children() if name.startswith("conv")}
+
+    def features(x: Tensor) -> dict[str, Tensor]:
+        x = ((x.flip(1) - net.input.mean) / net.input.scale).contiguous(memory_format=torch.channels_last)
+        found = {}
+        for name, layer in weights.items():
+            if name.endswith("_1") and name != "conv1_1":
+                x = F.max_pool2d(x, 2)
+            x = F.relu(F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), layer.weight, layer.bias))
+            found[name.replace("conv", "relu")] = x
+        return found
+
+    def gram(a: Tensor) -> Tensor:
+        flat = a.flatten(2)[0]
+        return flat @ flat.T / flat.shape[1]
+
+    with torch.no_grad():
+        wanted = {layer: gram(a) for layer, a in features(style).items() if layer in STYLE_LAYERS}
+        shown = features(content)
+
+    def cost(x: Tensor) -> tuple[float, Tensor]:
+        y = x.detach().clamp(0, 1).requires_grad_(True)
+        found = features(y)
+        total = torch.zeros(())
+        for layer, weight in STYLE_LAYERS.items():
+            error = (gram(found[layer]) - wanted[layer]).square().sum() / (4 * len(wanted[layer]) ** 2)
+            total = total + BETA * weight * error
+        for layer, weight in CONTENT_LAYERS.items():
+            total = total + weight * (found[layer] - shown[layer]).square().sum() / (2 * shown[layer][0, 0].numel())
+        gradient = torch.autograd.grad(total, y)[0]
+        out = ((x <= 0) & (gradient > 0)) | ((x >= 1) & (gradient < 0))
+        return float(total.detach()), gradient.masked_fill_(out, 0.0)
+
+    return cost
+
+
+def plain(net: Vgg, content: Tensor, style: Tensor, evaluations: int) -> Trace:
+    began = time.process_time()
+    cost = plain_cost(net, content, style)
+    x = content.clone().requires_grad_(True)
+    factor = 1 / float(cost(x)[1].square().mean().sqrt())  # or torch's absolute limits end the run at once
+    walk = torch.optim.LBFGS([x], max_iter=1, history_size=100, tolerance_grad=0, tolerance_change=0)
+    trace: Trace = []
+
+    def closure() -> float:
+        J, gradient = cost(x)
+        x.grad = (gradient * factor).contiguous()
+        trace.append((time.process_time() - began, J))
+        return J * factor
+
+    for _ in range(evaluations):
+        walk.step(closure)  # type: ignore[arg-type]
+    return trace
+
+
+def ours(net: Vgg, content: Tensor, style: Tensor, judge: Objective, goal: float, options: dict[str, Any]) -> Trace:
+    """Until J is at `goal`, or all steps are taken."""
+    began, judging = time.process_time(), 0.0
+    low = options["precision"] == "bf16"
+    trace: Trace = []
+
+    def after(done: int, _: int, info: dict[str, Any]) -> None:
+        nonlocal judging
+        if not done or (low and done % JUDGED):
+            return
+        now = time.process_time()
+        J = judge.parts(info["sample"]()).J if low else info["J"]
+        trace.append((now - began - judging, J))
+        judging += time.process_time() - now
+        if goal >= J:
+            raise Reached
+
+    run = {"style_weight": BETA, "tolerance": 0.0, "scales": 1} | options
+    with suppress(Reached):
+        stylize_sample(net, content, [Style(style)], on_progress=after, **run)
+    return trace
+
+
+def seconds_to(trace: Trace, goal: float) -> float | None:
+    """CPU time until the best J so far was at most `goal`."""
+    best = accumulate((J for _, J in trace), min)
+    return next((second for (second, _), J in zip(trace, best, strict=True) if goal >= J), None)
+
+
+def shares(pair: dict[str, Trace]) -> dict[str, float | None]:
+    """ "fp32 1.05" -> time to 1.05 J500 as a share of plain's own."""
+    J500 = min(J for _, J in pair["plain"])
+    found: dict[str, float | None] = {}
+    for name, trace in pair.items():
+        for level in LEVELS if name != "plain" else ():
+            mine, theirs = seconds_to(trace, level * J500), seconds_to(pair["plain"], level * J500)
+            found[f"{name} {level:g}"] = mine / theirs if mine is not None and theirs else None
+    return found
+
+
+def summary(pairs: list[dict[str, Trace]]) -> dict[str, float]:
+    """The mean share over pairs; absent where some pair never got there."""
+    each = [shares(pair) for pair in pairs]
+    return {
+        name: statistics.mean(one[name] for one in each)  # type: ignore[type-var]
+        for name in (each[0] if each else ())
+        if all(one.get(name) is not None for one in each)
+    }
+
+
+def measure(options: Any, content_name: str, style_name: str, on_line: Callable[[str], None]) -> dict[str, Trace]:
+    pictures = options.data / "style"
+    content = to_sample(read_image(pictures / f"content/{content_name}.jpg"), options.size)
+    style = to_sample(read_image(pictures / f"paintings_pd/{style_name}.jpg"), options.size)
+    net = open_encoder(options.data / "weights/vgg19_normalised_relu4_1.npz")
+    judge = objective(net, content, [Style(style)], style_weight=BETA)
+    pair = {"plain": plain(net, content, style, options.evaluations)}
+    on_line(f"plain {pair['plain'][-1][0]:.0f} s")
+    goal = min(J for _, J in pair["plain"])
+    run = {"steps": options.evaluations, "history": options.history, "warm_up": open_encoder("vgg-slim")}
+    for name, precision in (("fp32", "fp32"), ("auto", "bf16" if bfloat16_is_faster() else "fp32")):
+        if name == "auto" and precision == "fp32":
+            continue
+        pair[name] = ours(net, content, style, judge, goal, run | {"precision": precision})
+        on_line(f"{name} {pair[name][-1][0]:.0f} s")
+    return pair
+
+
+def main() -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=len(PAIRS))
+    parser.add_argument("--size", type=int, default=512, help="longer side, pixels")
+    parser.add_argument("--evaluations", type=int, default=500)
+    parser.add_argument("--history", type=int, default=30)
+    parser.add_argument("--data", type=Path, default=data_folder())
+    parser.add_argument("--out", type=Path, default=Path("out/vgg19"))
+    add_strict(parser)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    pairs: list[dict[str, Trace]] = []
+    for content, style in PAIRS[: options.pairs]:
+        file = options.out / f"{content}-{style}-{options.size}-{options.evaluations}.json"
+        if not file.exists():
+            file.write_text(json.dumps(measure(options, content, style, lambda line: print("  ", line, flush=True))))
+        pairs.append(json.loads(file.read_text()))
+        shown = ", ".join(f"{k} {'–' if v is None else format(v, '.0%')}" for k, v in shares(pairs[-1]).items())
+        print(f"{content} x {style}: {shown}", flush=True)
+    bounds = {"fp32": 0.8, "auto": 0.35}  # of machines with AMX; 0.5 where bfloat16 is at least twice as fast
+    found = summary(pairs)
+    targets = [Target(f"{name} {level:g}", bound) for name, bound in bounds.items() for level in LEVELS]
+    (options.out / "vgg19.json").write_text(json.dumps({"shares": found, "targets": report(targets, found)}, indent=1))
+    print(said(targets, found))
+    return status(all(target.met(found) for target in targets), strict=options.strict)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
