@@ -7,9 +7,10 @@ command     `likeness stylize` as a user types it, default settings, 512 x 384 p
             first preview
 fast        `stylize_fast` at 512 x 384 in a process that has done it before, by a net of the default size (untrained:
             none ships, and weights do not change the time): median
-evaluation  J and its gradient at 512 x 384 against forward and backward of the same layers and nothing else, in turns
-            in one process on one thread; CPU time, which other work on the machine disturbs least, and its medians; the
-            net's work in GFLOP/s beside that of the fastest plain convolution found here
+evaluation  J and its gradient at 512 x 384 against forward and backward of the same layers, written with torch's own
+            functions, and nothing else; `own` is the same through the library's net. In turns in one process on one
+            thread, in float32; CPU time, which other work on the machine disturbs least, and its medians; the net's
+            work in GFLOP/s beside that of the fastest plain convolution found here
 evaluation_vgg19  the same with the full normalised VGG-19 of FOLDER/weights
 
 Pictures: style/content and style/paintings_pd of FOLDER (default: $LIKENESS_DATA). Each part writes OUT/PART.json; the
@@ -90,6 +91,7 @@ def measure_evaluation(data: Path, encoder: str = "vgg-slim", turns: int = 16) -
     """The objective, and the same layers with a sum as cost, each forward and backward. encoder: a name or a file of
     `data`."""
     import torch
+    from plain import features
 
     from likeness.nets.activations import activations
     from likeness.samples.images import read_image
@@ -102,10 +104,16 @@ def measure_evaluation(data: Path, encoder: str = "vgg-slim", turns: int = 16) -
     net = open_encoder(encoder if encoder == "vgg-slim" else data / encoder)
     J = objective(net, content, [Style(style)])
 
-    def bare() -> None:
+    def through(layers: Callable[[Any], dict[str, Any]]) -> None:
         x = content.clone().requires_grad_(True)
-        total = torch.stack([a.sum() for a in activations(net, x, J.layers).values()]).sum()
-        torch.autograd.grad(total, x)
+        found = layers(x)
+        torch.autograd.grad(torch.stack([found[layer].sum() for layer in J.layers]).sum(), x)
+
+    def bare() -> None:
+        through(partial(features, net))
+
+    def own() -> None:
+        through(partial(activations, net, layers=J.layers))
 
     def whole() -> None:
         value_and_gradient(J, content)
@@ -117,10 +125,11 @@ def measure_evaluation(data: Path, encoder: str = "vgg-slim", turns: int = 16) -
     def plain() -> None:
         torch.nn.functional.conv2d(x, kernel, padding=1)
 
-    seconds = in_turns([bare, whole, plain], turns)
+    seconds = in_turns([bare, whole, plain, own], turns)
     flops = 2 * 2 * multiply_adds(net, content)  # forward, and as much again back to the sample; weights stay
     return {
         "bare_s": seconds[0],
+        "own_s": seconds[3],
         "whole_s": seconds[1],
         "ratio": seconds[1] / seconds[0],
         "gflops": flops / seconds[1] / 1e9,

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from plain import features
 from targets import Target, add_strict, data_folder, report, said, status
 from torch import Tensor
 
@@ -59,29 +59,18 @@ class Reached(Exception):
 
 def plain_cost(net: Vgg, content: Tensor, style: Tensor) -> Callable[[Tensor], tuple[float, Tensor]]:
     """J and gradient, written down without anything of the library but the weights."""
-    weights = {name: module for name, module in net.named_children() if name.startswith("conv")}
-
-    def features(x: Tensor) -> dict[str, Tensor]:
-        x = ((x.flip(1) - net.input.mean) / net.input.scale).contiguous(memory_format=torch.channels_last)
-        found = {}
-        for name, layer in weights.items():
-            if name.endswith("_1") and name != "conv1_1":
-                x = F.max_pool2d(x, 2)
-            x = F.relu(F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), layer.weight, layer.bias))
-            found[name.replace("conv", "relu")] = x
-        return found
 
     def gram(a: Tensor) -> Tensor:
         flat = a.flatten(2)[0]
         return flat @ flat.T / flat.shape[1]
 
     with torch.no_grad():
-        wanted = {layer: gram(a) for layer, a in features(style).items() if layer in STYLE_LAYERS}
-        shown = features(content)
+        wanted = {layer: gram(a) for layer, a in features(net, style).items() if layer in STYLE_LAYERS}
+        shown = features(net, content)
 
     def cost(x: Tensor) -> tuple[float, Tensor]:
         y = x.detach().clamp(0, 1).requires_grad_(True)
-        found = features(y)
+        found = features(net, y)
         total = torch.zeros(())
         for layer, weight in STYLE_LAYERS.items():
             error = (gram(found[layer]) - wanted[layer]).square().sum() / (4 * len(wanted[layer]) ** 2)

@@ -265,5 +265,5 @@ def test_plain_torch_minimises_the_same_j() -> None:
     J, gradient = vgg19.plain_cost(net, content, style)(x)
     ours = vgg19.objective(net, content, [vgg19.Style(style)], style_weight=vgg19.BETA)
     value, expected = tiling.within_range(ours, x, tile=None, low=False)
-    assert J == pytest.approx(value, rel=1e-5)
+    assert pytest.approx(value, rel=1e-5) == J
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))

@@ -20,6 +20,8 @@ from torch.autograd.function import once_differentiable
 from .layers import check_dims
 
 _CONV: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_TRANSPOSED: dict[int, Any] = {1: F.conv_transpose1d, 2: F.conv_transpose2d}
+_UNMIRRORED: dict[int, Any] = {1: torch.ops.aten.reflection_pad1d_backward, 2: torch.ops.aten.reflection_pad2d_backward}
 
 
 class _Mirrored(nn.Module):
@@ -74,10 +76,8 @@ class _Convolve(torch.autograd.Function):
         back = torch.ops.aten.convolution_backward
         gradient: Tensor = back(slope, like, weight, None, ones, ones, ones, False, zeros, 1, [True, False, False])[0]
         for axis, tap, outermost, inner in _sides(ctx.size):
-            with torch.enable_grad():  # the adjoint of a linear map is its gradient, wherever that is taken
-                side = torch.zeros_like(gradient.select(axis, inner)).requires_grad_(True)
-                out = _through(side, weight.select(axis, tap), axis)
-            gradient.select(axis, inner).add_(torch.autograd.grad(out, side, slope.select(axis, outermost))[0])
+            back_in = _back_through(slope.select(axis, outermost), weight.select(axis, tap), axis)
+            gradient.select(axis, inner).add_(back_in)
         return gradient.to(ctx.type), None, None
 
 
@@ -96,5 +96,23 @@ def _through(side: Tensor, kernel: Tensor, axis: int) -> Tensor:
     if dims == 0:
         return F.linear(side, kernel)
     if before:
-        side = F.pad(side, [0] * 2 * (dims - before) + [1] * 2 * before, mode="reflect")
+        side = F.pad(side, _ends(dims, before), mode="reflect")
     return _CONV[dims](side, kernel, padding=[0] * before + [1] * (dims - before))
+
+
+def _back_through(slope: Tensor, kernel: Tensor, axis: int) -> Tensor:
+    """The adjoint of `_through`: the gradient by the side, given that by what it became."""
+    dims, before = slope.ndim - 2, axis - 2
+    if dims == 0:
+        return slope @ kernel
+    wide: Tensor = _TRANSPOSED[dims](slope, kernel, padding=[0] * before + [1] * (dims - before))
+    if not before:
+        return wide
+    inner = [n - 2 * (place < before) for place, n in enumerate(wide.shape[2:])]
+    shape = wide.new_empty((*wide.shape[:2], *inner))
+    return _UNMIRRORED[dims](wide.contiguous(), shape, _ends(dims, before))
+
+
+def _ends(dims: int, before: int) -> list[int]:
+    """A border of one position along the first `before` of `dims` axes, as `F.pad` wants it: the last axis first."""
+    return [0] * 2 * (dims - before) + [1] * 2 * before
