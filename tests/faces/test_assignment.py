@@ -86,7 +86,7 @@ def reference_plan(raw: np.ndarray, at: np.ndarray, faces: list[Box], sure: list
             (f[0] <= x <= f[2] and f[1] <= y <= f[3]) or reference_overlap(answers[n], f)[0] > 0.3 for f in doubtful
         )
         p = 1 / (1 + math.exp(-raw[n, 0]))
-        targets.append(0.0 if ours is None else max(0.05, reference_overlap(answers[n], certain[ours])[0]))
+        targets.append(0.0 if ours is None else max(0.05, reference_overlap(answers[n], certain[ours])[0]) ** 0.5)
         weights.append(1.0 if ours is not None else 0.0 if excused else 0.75 * p**2)
     return pairs, targets, weights
 

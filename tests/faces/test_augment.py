@@ -381,7 +381,7 @@ def test_a_face_with_a_neighbour_is_not_pasted(tmp_path: Path) -> None:
 
 
 def test_photographs_with_several_faces_come_more_often(tmp_path: Path) -> None:
-    """By the root of their sure faces, five times as often at most."""
+    """By their sure faces, eight times as often at most."""
     photo, image = dotted()
     photos = []
     for sure, doubtful in ((1, 3), (4, 0), (36, 0)):
@@ -389,9 +389,9 @@ def test_photographs_with_several_faces_come_more_often(tmp_path: Path) -> None:
         boxes, points = np.repeat(photo.boxes, n, 0), np.repeat(photo.landmarks, n, 0)
         photos.append(replace(photo, boxes=boxes, landmarks=points, sure=np.arange(n) < sure))
     pictures = pictures_of(tmp_path, photos, [image] * 3, 64)
-    np.testing.assert_allclose(pictures.weight, [1 / 8, 2 / 8, 5 / 8])
+    np.testing.assert_allclose(pictures.weight, [1 / 13, 4 / 13, 8 / 13])
     drawn = [pictures._pick(np.random.default_rng(i), False) for i in range(400)]
-    np.testing.assert_allclose(np.bincount(drawn) / 400, [1 / 8, 2 / 8, 5 / 8], atol=0.07)
+    np.testing.assert_allclose(np.bincount(drawn) / 400, [1 / 13, 4 / 13, 8 / 13], atol=0.07)
 
 
 def test_crops_show_little_beside_the_photograph_and_enlarge_it_threefold_at_most(

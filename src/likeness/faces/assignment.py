@@ -3,8 +3,9 @@
 Assignment: simplified optimal transport (SimOTA; Ge et al. 2021, "YOLOX"): each face takes the few priors near its
 centre that are cheapest by the net's present answer, as many as their overlap with it sums to. Loss: score after
 the varifocal loss (Zhang et al. 2021, eq. 2: the target is the overlap, wrong answers weigh 0.75 p^2), but with
-weight 1 instead of the overlap for right ones, so that hard faces count as much as easy ones; GIoU boxes (Rezatofighi
-et al. 2019); smooth L1 landmarks in units of the face's size.
+weight 1 instead of the overlap for right ones, so that hard faces count as much as easy ones, and the root of the
+overlap for target: small faces, whose boxes are never exact, are faces all the same (YuNet's score is a root, too);
+GIoU boxes (Rezatofighi et al. 2019); smooth L1 landmarks in units of the face's size.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def detection_loss(
         if not len(prior):
             continue
         iou, giou = paired_iou(answer[prior], corners[sure[i]][face])
-        targets[i, prior] = iou.detach().clamp(min=0.05)
+        targets[i, prior] = iou.detach().clamp(min=0.05).sqrt()
         weights[i, prior] = 1
         box_terms.append(1 - giou)
         wanted = landmarks[i][sure[i]][face]

@@ -43,9 +43,8 @@ class Pictures:
         self.images = [read_image(p.path) for p in photos]
         self.with_faces = [i for i, p in enumerate(photos) if p.sure.any()]
         self.without = [i for i, p in enumerate(photos) if not len(p.boxes)]
-        # Photographs with several faces are rarer and teach more: drawn in proportion to the root of their faces, at
-        # most 5.
-        weight = np.array([min(5.0, math.sqrt(photos[i].sure.sum())) for i in self.with_faces])
+        # Photographs with several faces are rarer and teach more: drawn in proportion to their faces, up to 8.
+        weight = np.array([min(8.0, float(photos[i].sure.sum())) for i in self.with_faces])
         self.weight = weight / weight.sum() if len(weight) else weight
         self.large = [
             (i, j)
