@@ -3,10 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from likeness.errors import InvalidOption
+from likeness.nets import mirrored
 from likeness.nets.mirrored import mirrored_conv
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -17,7 +18,12 @@ def made(dims: int, *, learns: bool = False) -> torch.nn.Module:
     return mirrored_conv(dims, 3, 4).double().requires_grad_(learns)
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.fixture(autouse=True)
+def however_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirrored, "WORTH", 0)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(dims=st.integers(1, 3), sizes=st.lists(st.integers(2, 6), min_size=3, max_size=3), batch=st.integers(1, 2))
 def test_it_is_the_convolution_of_the_mirrored_map(dims: int, sizes: list[int], batch: int) -> None:
     layer = made(dims)
@@ -57,6 +63,15 @@ def test_pictures_keep_their_channels_together_and_bfloat16_its_precision() -> N
     assert gradient.dtype == torch.float32
     exact = torch.autograd.grad(layer(x).square().sum(), x)[0]
     assert float((gradient - exact).norm() / exact.norm()) < 0.02
+
+
+def test_small_maps_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = made(2), torch.randn(1, 3, 6, 5, dtype=torch.float64, requires_grad=True)
+    framed = layer(x)
+    monkeypatch.setattr(mirrored, "WORTH", 91)
+    copied = layer(x)
+    assert "_Convolve" in type(framed.grad_fn).__name__ and "_Convolve" not in type(copied.grad_fn).__name__
+    torch.testing.assert_close(framed, copied, rtol=0, atol=1e-12)
 
 
 def test_other_dimensions_are_refused() -> None:
