@@ -7,7 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from likeness.faces.decoding import STRIDES, decode, decode_yunet, encode, fuse, iou, nms, outermost, priors
+from likeness.faces.decoding import (
+    STRIDES,
+    decode,
+    decode_yunet,
+    encode,
+    fuse,
+    iou,
+    mirrored,
+    nms,
+    outermost,
+    priors,
+)
+from likeness.faces.labels import flip_landmarks
 
 
 def random_boxes(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -46,6 +58,24 @@ def test_decode_by_hand() -> None:
     _, boxes, landmarks = decode(np.array([raw]), np.array([[48.0, 16, 32]]))
     np.testing.assert_allclose(boxes, [[64 - 64, 8 - 32, 128, 64]], atol=1e-4)
     np.testing.assert_allclose(landmarks[0, [1, 4]], [[80, 0], [176, -48]], atol=1e-4)
+
+
+def test_numbers_of_the_mirror_image_are_those_of_the_picture() -> None:
+    """A face and what the net should say of it, here and in the mirror; twice mirrored is as before."""
+    height, width = 64, 96
+    at, rng = priors(height, width), np.random.default_rng(0)
+    boxes = np.column_stack([rng.uniform(0, 60, (len(at), 2)), rng.uniform(5, 30, (len(at), 2))])
+    points = rng.uniform(0, 90, (len(at), 5, 2))
+    raw = np.column_stack([rng.normal(size=len(at)), encode(boxes, points, at)])
+    turned = mirrored(raw, height, width)
+    scores, found, landmarks = decode(turned, at)
+    order = [int(np.flatnonzero((at == [width - x, y, stride]).all(1))[0]) for x, y, stride in at]
+    expected = boxes[order].copy()
+    expected[:, 0] = width - expected[:, 0] - expected[:, 2]
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-raw[order, 0])), rtol=1e-5)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    np.testing.assert_allclose(landmarks, flip_landmarks(points[order], width), atol=1e-3)
+    np.testing.assert_array_equal(mirrored(turned, height, width), raw)
 
 
 def test_wild_numbers_stay_finite() -> None:

@@ -64,6 +64,21 @@ def decode_yunet(
     return np.concatenate(scores), np.concatenate(boxes), np.concatenate(landmarks)
 
 
+def mirrored(raw: np.ndarray, height: int, width: int) -> np.ndarray:
+    """What the net's numbers (n, 15) about the mirror image of a picture say about the picture itself: priors change
+    places within their row, x changes its sign, left and right eye and corner of the mouth their places."""
+    parts, first = [], 0
+    for stride in STRIDES:
+        rows, columns = height // stride, width // stride
+        part = raw[first : first + rows * columns].reshape(rows, columns, NUMBERS)[:, ::-1].copy()
+        part[..., 1] *= -1
+        points = part[..., 5:].reshape(rows, columns, 5, 2)[..., [1, 0, 2, 4, 3], :] * np.array([-1, 1], raw.dtype)
+        part[..., 5:] = points.reshape(rows, columns, 10)
+        parts.append(part.reshape(-1, NUMBERS))
+        first += rows * columns
+    return np.concatenate(parts)
+
+
 def encode(boxes: np.ndarray, landmarks: np.ndarray, at: np.ndarray) -> np.ndarray:
     """What the net should say at priors (n, 3) of faces with boxes (n, 4) and landmarks (n, 5, 2): (n, 14), i.e.
     without score.
