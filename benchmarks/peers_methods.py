@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from style import multiply_adds
+
 CAFFE_MEAN = torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1)  # blue, green, red of 0...255
 COARSE = 10  # below full size only every tenth picture is judged
 
@@ -54,12 +56,14 @@ class Watch:
     def start(self) -> None:
         self.since = time.process_time()
 
-    def see(self, picture: Callable[[], Tensor], enlarge: Callable[[Tensor], Tensor] | None = None) -> None:
+    def see(
+        self, picture: Callable[[], Tensor], enlarge: Callable[[Tensor], Tensor] | None = None, *, work: float = 1.0
+    ) -> None:
         """After each evaluation. picture: makes what the method would hand over now. enlarge: how it brings that to the
-        full size (bicubic where not said)."""
+        full size (bicubic where not said). work: of the evaluation, in those of the encoder at the picture's size."""
         self.stop()
         shown = picture().detach()
-        share = shown[0, 0].numel() / (self.full[0] * self.full[1])
+        share = work * shown[0, 0].numel() / (self.full[0] * self.full[1])
         self.calls, self.evaluations = self.calls + 1, self.evaluations + share
         whole = tuple(shown.shape[2:]) == self.full
         if whole or self.calls % COARSE == 0:
@@ -243,23 +247,40 @@ def enlarged(state: dict[str, Any], size: tuple[int, ...]) -> dict[str, Any]:
 def ours(
     problem: Problem, watch: Watch, evaluations: int, *, long: bool = False, precision: str = "auto"
 ) -> dict[str, Any]:
-    """`stylize_sample` with its default settings, whatever the others are given; `long`: with as many steps. Says what
-    it chose."""
+    """`stylize_sample` as `likeness stylize` calls it, with its default settings whatever the others are given; `long`:
+    with as many steps. Says what it chose."""
     from likeness.style.objective import Style
+    from likeness.style.pictures import SLIM, open_encoder
+    from likeness.style.stand_in import can_stand_in
     from likeness.style.stylize import stylize_sample
 
+    net, slim, base = problem.net, open_encoder(SLIM), problem.content
+    layers = [*problem.weights["content_layers"], *problem.weights["style_layers"]]
+    warm_up = slim if can_stand_in(slim, net, layers) else None
+    watch.stop()
+    cheap = multiply_adds(slim, base) / multiply_adds(net, base)
+    watch.start()
+
     def enlarge(picture: Tensor) -> Tensor:
-        """As it begins its next scale: what changed is added to the content."""
-        change = picture - F.adaptive_avg_pool2d(problem.content, picture.shape[2:])
-        return problem.content + F.interpolate(change, size=watch.full, mode="bilinear")
+        """As it begins its next scale: what changed is added to the start."""
+        change = picture - F.adaptive_avg_pool2d(base, picture.shape[2:])
+        return base + F.interpolate(change, size=watch.full, mode="bilinear")
 
     def see(done: int, total: int, info: Mapping[str, Any]) -> None:
-        watch.see(info["sample"], enlarge)
+        def start() -> Tensor:
+            nonlocal base
+            base = info["sample"]()
+            return base
+
+        if info["scale"] == "warm-up":
+            watch.see(start, work=cheap)
+        else:
+            watch.see(info["sample"], enlarge)
 
     more = {"steps": evaluations} if long else {}
     styles = [Style(problem.style)]
-    run = stylize_sample(problem.net, problem.content, styles, precision=precision, on_progress=see, **more)
-    return {name: run.settings[name] for name in ("precision", "scales", "steps", "history", "compact", "tile")}
+    run = stylize_sample(net, base, styles, precision=precision, warm_up=warm_up, on_progress=see, **more)
+    return {name: run.settings[name] for name in ("precision", "scales", "steps", "history", "compact", "warm_up")}
 
 
 def _resized(x: Tensor, size: tuple[int, ...]) -> Tensor:
