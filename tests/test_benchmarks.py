@@ -267,3 +267,98 @@ def test_plain_torch_minimises_the_same_j() -> None:
     value, expected = tiling.within_range(ours, x, tile=None, low=False)
     assert pytest.approx(value, rel=1e-5) == J
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_peers_lower_the_cost_that_we_do() -> None:
+    """The cost that `peers_methods` writes down, and its gradient, for a net that wants red first and one that wants
+    blue first."""
+    import torch
+
+    from likeness.nets.perceptual import Architecture, Vgg
+    from likeness.style.objective import Style, cost_options, objective
+
+    methods = importlib.import_module("peers_methods")
+    torch.manual_seed(0)
+    content, style, start = torch.rand(1, 3, 24, 32), torch.rand(1, 3, 40, 16), torch.rand(1, 3, 24, 32)
+    for order in ("rgb", "bgr"):
+        shape = Architecture(widths=(6, 7, 8, 9), depths=(2, 2, 4, 1), order=order, mean=(0.4, 0.5, 0.6), scale=(0.2,))
+        net = Vgg(shape)
+        J = objective(net, content, [Style(style)])
+        theirs = methods.PlainCost(methods.Problem(net, content, style, cost_options()), content, style)
+        x = start.clone().requires_grad_(True)
+        gradients = [torch.autograd.grad(cost(x), x)[0] for cost in (J, theirs)]
+        torch.testing.assert_close(theirs(x), J(x).float(), rtol=1e-4, atol=0)
+        torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-4 * float(gradients[0].abs().max()))
+
+
+def test_how_a_peer_goes_from_coarse_to_fine() -> None:
+    import torch
+
+    methods = importlib.import_module("peers_methods")
+    assert methods.ladder(512) == [128, 181, 256, 362, 512]
+    assert methods.ladder(128) == [128] and methods.ladder(96) == [96]
+    assert methods.fitted((384, 512), 181) == (136, 181)
+    average = methods.Average(torch.zeros(2), decay=0.5)
+    average.add(torch.ones(2))
+    torch.testing.assert_close(average.value(), torch.full((2,), 2 / 3))  # weights 1/4 and 1/2
+    x = torch.rand(1, 3, 8, 8).requires_grad_(True)
+    before = torch.optim.Adam([x])
+    x.square().sum().backward()
+    before.step()
+    larger = torch.optim.Adam([torch.rand(1, 3, 11, 11).requires_grad_(True)])
+    larger.load_state_dict(methods.enlarged(before.state_dict(), (11, 11)))
+    (state,) = larger.state_dict()["state"].values()
+    assert state["step"] == 1 and state["exp_avg"].shape == (1, 3, 11, 11) and (state["exp_avg_sq"] >= 0).all()
+
+
+def test_when_a_peer_reached_what() -> None:
+    report, plot = importlib.import_module("peers_report"), importlib.import_module("peers_plot")
+    nan = float("nan")
+    plain = {"points": [(1, 1, 30.0), (2, 2, nan), (3, 3, 12.0), (4, 4, 14.0), (5, 5, 10.0)]}
+    records = {
+        "a": {"plain": {**plain, "seconds": 6, "evaluations": 5}, "ours": {**plain, "seconds": 6, "evaluations": 5}},
+        "b": {"ours": {"points": [(1, 1, 1.0)], "seconds": 1, "evaluations": 1}},  # without plain: no measure
+    }
+    records["a"]["ours"]["points"] = [(1, 0.5, 20.0), (2, 1.5, 10.4)]
+    curves = report.ratios(records)
+    assert curves["plain"] == [[(1, 1, 3.0), (3, 3, 1.2), (5, 5, 1.0), (6, 5, 1.0)]]
+    assert report.table(curves).splitlines()[2:] == [
+        "| plain L-BFGS | 3 s (3) | 5 s (5) | 5 s (5) | 6 s (5) | 1.000× |",
+        "| likeness | 2 s (2) | 2 s (2) | – | 6 s (5) | 1.040× |",
+    ]
+    assert report.usual([[(1, 1, 1.0)], [(2, 2, 1.0)], [(3, 3, 1.0)]], 1) == (2, 2)
+    x, y = plot.median(curves["plain"], 0)
+    assert (x[-1], y[-1]) == (6, 1) and (x[1:] >= x[:-1]).all() and (y[1:] <= y[:-1]).all()
+    assert plot.spread([0.5, 0.1, 0.12], 0.1) == pytest.approx([0.5, 0.1, 0.2])
+    low, high = (np.log(edge) for edge in plot.room(1, 2, 100))
+    assert (np.log(2) - low) / (high - low) == pytest.approx(plot.WIDTH, abs=0.01)
+    assert (high - np.log(100)) / (high - low) == pytest.approx(plot.WIDTH, abs=0.01)
+
+
+def test_peers_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+    from PIL import Image
+
+    peers = importlib.import_module("peers")
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    rng = np.random.default_rng(0)
+    files = [tmp_path / "photo.png", tmp_path / "painting.png"]
+    for file in files:
+        Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).save(file)
+    small = ("--size", 32, "--evaluations", 2, "--pair", *files, "--out", tmp_path / "out")
+    assert run(peers, monkeypatch, "adam", *small) == 0
+    assert "nothing to compare with" in capsys.readouterr().out
+    assert run(peers, monkeypatch, *small) == 0
+    lines = (tmp_path / "out/peers.md").read_text(encoding="utf-8").splitlines()
+    assert lines[4].startswith("| plain L-BFGS | ") and lines[4].endswith(" (2) | 1.000× |")
+    assert "plain L-BFGS" in (tmp_path / "out/peers.svg").read_text(encoding="utf-8")
+    found = {path.stem.split("-")[1]: json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")}
+    assert set(found) | {"ours_fp32"} == set(peers.METHODS)
+    assert found["plain"]["points"][0][2] == pytest.approx(found["johnson"]["points"][0][2], rel=1e-4)  # the content
+    assert [found[name]["evaluations"] for name in ("plain", "johnson", "adam", "ours_long")] == [2, 2, 4, 2]
+    monkeypatch.setattr(peers, "measure", None)  # all is there
+    assert run(peers, monkeypatch, *small) == 0
+    with pytest.raises(SystemExit, match="other settings"):
+        run(peers, monkeypatch, *small, "--evaluations", 3)
