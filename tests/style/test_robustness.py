@@ -116,7 +116,7 @@ def test_when_memory_runs_out(folder: Path, tmp_path: Path, monkeypatch: pytest.
     def full(*_: object, **__: object) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 99 bytes")
 
-    monkeypatch.setattr(module, "value_and_gradient", full)
+    monkeypatch.setattr(module, "within_range", full)
     x = torch.rand(1, 3, 20, 20)
     with pytest.raises(InvalidOption, match="the memory was used up while 20 x 20 positions.*smaller size or tile"):
         stylize_sample(Vgg(Architecture(widths=(4, 4), depths=(1, 1))), x, [Style(x)], precision="fp32", **LAYERS)
@@ -124,7 +124,7 @@ def test_when_memory_runs_out(folder: Path, tmp_path: Path, monkeypatch: pytest.
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(module, "value_and_gradient", broken)
+    monkeypatch.setattr(module, "within_range", broken)
     with pytest.raises(RuntimeError, match="something else"):
         stylize_sample(Vgg(Architecture(widths=(4, 4), depths=(1, 1))), x, [Style(x)], precision="fp32", **LAYERS)
 
