@@ -54,7 +54,7 @@ def test_the_astronaut(detector: Detector) -> None:
 def test_grace_hopper(detector: Detector) -> None:
     faces = detector.detect(hopper())
     assert faces[0].score > 0.9
-    assert all(face.score < 0.7 and max(face.box[2:]) < 40 for face in faces[1:])  # a medal may pass for a small face
+    assert all(face.score < 0.84 and max(face.box[2:]) < 40 for face in faces[1:])  # a medal may pass for a small face
     x, y, w, h = faces[0].box
     assert 150 < x + w / 2 < 350
     assert 120 < y + h / 2 < 300
