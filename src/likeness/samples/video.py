@@ -117,8 +117,10 @@ def _write(file: BinaryIO, frames: Iterable[Frame], film: Film, quality: int) ->
     av = _av()
     count, size = 0, (0, 0)
     with av.open(file, "w", format="mp4") as container, _sound(film) as (sound, audio):
-        # One thread: the bytes do not depend on how many cores there are.
-        stream = container.add_stream("libx264", rate=film.fps, options={"crf": str(quality), "threads": "1"})
+        # One thread and what all processors compute alike: the bytes do not depend on the machine. (With AVX-512
+        # x264 was seen to write one film in two ways.)
+        options = {"crf": str(quality), "threads": "1", "x264-params": "cpu-independent=1"}
+        stream = container.add_stream("libx264", rate=film.fps, options=options)
         copy = container.add_stream_from_template(sound.streams.audio[0]) if sound else None
         packets = _packets(sound) if sound else iter(())
         waiting = next(packets, None)
