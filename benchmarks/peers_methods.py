@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from plain import features
 from torch import Tensor
 
 from style import multiply_adds
@@ -84,16 +85,9 @@ class PlainCost:
     """Our J of a picture (1, 3, h, w), RGB, 0...1, as one would write it down: a pass through the kernels, two sums."""
 
     def __init__(self, problem: Problem, content: Tensor, style: Tensor) -> None:
-        a, weights = problem.net.architecture, problem.weights
-        self.flip = a.order == "bgr"
-        self.mean, self.scale = (torch.tensor(values).view(1, -1, 1, 1) for values in (a.mean, a.scale))
-        self.kernels = {
-            name.removeprefix("conv"): (module.weight.detach(), module.bias.detach())
-            for name, module in problem.net.named_children()
-            if name.startswith("conv")
-        }
-        self.content_layers = {name.removeprefix("relu"): value for name, value in weights["content_layers"].items()}
-        self.style_layers = {name.removeprefix("relu"): value for name, value in weights["style_layers"].items()}
+        weights = problem.weights
+        self.net = problem.net
+        self.content_layers, self.style_layers = weights["content_layers"], weights["style_layers"]
         self.alpha, self.beta = weights["content_weight"], weights["style_weight"]
         with torch.no_grad():
             maps = self.maps(content)
@@ -101,20 +95,7 @@ class PlainCost:
             self.painted = {layer: gram(a) for layer, a in self.maps(style).items() if layer in self.style_layers}
 
     def maps(self, x: Tensor) -> dict[str, Tensor]:
-        """Layer ("1_1", ...) -> (1, c, h, w), as deep as is needed."""
-        wanted = {*self.content_layers, *self.style_layers}
-        x = ((x.flip(1) if self.flip else x) - self.mean) / self.scale
-        x = x.contiguous(memory_format=torch.channels_last)  # as ours: nobody is slower by how maps lie in memory
-        found: dict[str, Tensor] = {}
-        for name, (kernel, bias) in self.kernels.items():
-            if name.endswith("_1") and name != "1_1":
-                x = F.max_pool2d(x, 2)
-            x = F.relu(F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), kernel, bias))
-            if name in wanted:
-                found[name] = x
-            if len(found) == len(wanted):
-                break
-        return found
+        return features(self.net, x, {*self.content_layers, *self.style_layers})
 
     def __call__(self, x: Tensor) -> Tensor:
         maps = self.maps(x)

@@ -110,7 +110,7 @@ def measure_evaluation(data: Path, encoder: str = "vgg-slim", turns: int = 16) -
         torch.autograd.grad(torch.stack([found[layer].sum() for layer in J.layers]).sum(), x)
 
     def bare() -> None:
-        through(partial(features, net))
+        through(partial(features, net, wanted=J.layers))
 
     def own() -> None:
         through(partial(activations, net, layers=J.layers))

@@ -28,14 +28,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from plain import features
+from peers_methods import PlainCost, Problem
 from targets import Target, add_strict, data_folder, report, said, status
 from torch import Tensor
 
 from likeness.nets.perceptual import Vgg
 from likeness.nets.precision import bfloat16_is_faster
 from likeness.samples.images import read_image
-from likeness.style.objective import CONTENT_LAYERS, STYLE_LAYERS, Objective, Style, objective
+from likeness.style.objective import Objective, Style, cost_options, objective
 from likeness.style.pictures import open_encoder, to_sample
 from likeness.style.stylize import stylize_sample
 
@@ -60,23 +60,11 @@ class Reached(Exception):
 def plain_cost(net: Vgg, content: Tensor, style: Tensor) -> Callable[[Tensor], tuple[float, Tensor]]:
     """J and gradient, written down without anything of the library but the weights."""
 
-    def gram(a: Tensor) -> Tensor:
-        flat = a.flatten(2)[0]
-        return flat @ flat.T / flat.shape[1]
-
-    with torch.no_grad():
-        wanted = {layer: gram(a) for layer, a in features(net, style).items() if layer in STYLE_LAYERS}
-        shown = features(net, content)
+    plain_J = PlainCost(Problem(net, content, style, cost_options(style_weight=BETA)), content, style)
 
     def cost(x: Tensor) -> tuple[float, Tensor]:
         y = x.detach().clamp(0, 1).requires_grad_(True)
-        found = features(net, y)
-        total = torch.zeros(())
-        for layer, weight in STYLE_LAYERS.items():
-            error = (gram(found[layer]) - wanted[layer]).square().sum() / (4 * len(wanted[layer]) ** 2)
-            total = total + BETA * weight * error
-        for layer, weight in CONTENT_LAYERS.items():
-            total = total + weight * (found[layer] - shown[layer]).square().sum() / (2 * shown[layer][0, 0].numel())
+        total = plain_J(y)
         gradient = torch.autograd.grad(total, y)[0]
         out = ((x <= 0) & (gradient > 0)) | ((x >= 1) & (gradient < 0))
         return float(total.detach()), gradient.masked_fill_(out, 0.0)

@@ -12,6 +12,7 @@ from likeness.faces.decoding import (
     decode,
     decode_yunet,
     encode,
+    flip_landmarks,
     fuse,
     iou,
     mirrored,
@@ -19,7 +20,6 @@ from likeness.faces.decoding import (
     outermost,
     priors,
 )
-from likeness.faces.labels import flip_landmarks
 
 
 def random_boxes(rng: np.random.Generator, n: int) -> np.ndarray:

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from likeness.errors import InvalidOption, UnreadableFile
-from likeness.faces.labels import at_scales, flip_landmarks, held_out, label_photographs, read_labels
+from likeness.faces.decoding import flip_landmarks
+from likeness.faces.labels import at_scales, held_out, label_photographs, read_labels
 
 
 def entry(**changes: object) -> dict:

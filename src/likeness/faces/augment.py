@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from ..samples.images import read_image
-from .labels import Photo, flip_landmarks
+from .decoding import flip_landmarks
+from .labels import Photo
 
 SMALLEST, TINY = (
     7.0,

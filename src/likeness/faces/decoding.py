@@ -72,11 +72,18 @@ def mirrored(raw: np.ndarray, height: int, width: int) -> np.ndarray:
         rows, columns = height // stride, width // stride
         part = raw[first : first + rows * columns].reshape(rows, columns, NUMBERS)[:, ::-1].copy()
         part[..., 1] *= -1
-        points = part[..., 5:].reshape(rows, columns, 5, 2)[..., [1, 0, 2, 4, 3], :] * np.array([-1, 1], raw.dtype)
-        part[..., 5:] = points.reshape(rows, columns, 10)
+        part[..., 5:] = flip_landmarks(part[..., 5:].reshape(rows, columns, 5, 2), 0).reshape(rows, columns, 10)
         parts.append(part.reshape(-1, NUMBERS))
         first += rows * columns
     return np.concatenate(parts)
+
+
+def flip_landmarks(landmarks: np.ndarray, width: float) -> np.ndarray:
+    """Landmarks (..., 5, 2) in the mirror image of a picture `width` pixels wide: left and right eye and corner of
+    the mouth change places."""
+    flipped = landmarks[..., [1, 0, 2, 4, 3], :].copy()
+    flipped[..., 0] = width - flipped[..., 0]
+    return flipped
 
 
 def encode(boxes: np.ndarray, landmarks: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from PIL import Image
 from ..errors import InvalidOption, UnreadableFile
 from ..progress import Progress
 from ..samples.images import read_image
-from .decoding import iou, nms
+from .decoding import flip_landmarks, iou, nms
 
 DOUBTFUL = 0.7  # a reference detector's face below this score is neither a face nor background: no loss there
 HAND_LABELLED = ("wider_val", "facemask853")  # sets whose given boxes that the reference missed are trusted as faces
@@ -138,14 +138,6 @@ def at_scales(
             }
         )
     return faces
-
-
-def flip_landmarks(landmarks: np.ndarray, width: float) -> np.ndarray:
-    """Landmarks (..., 5, 2) in the mirror image of a picture `width` pixels wide: left and right eye and corner of
-    the mouth change places."""
-    flipped = landmarks[..., [1, 0, 2, 4, 3], :].copy()
-    flipped[..., 0] = width - flipped[..., 0]
-    return flipped
 
 
 def label_photographs(

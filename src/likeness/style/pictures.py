@@ -92,7 +92,7 @@ def stylize(
     and UnknownName for options that cannot be.
     """
     task = _task(content, style, encoder, size, blend, masks, keep_color, init, fingerprint)
-    first = _warm_up(task.net, run) if warm_up else None
+    first = _warm_up(task.net, run) if warm_up and task.settings["encoder"] != SLIM else None
     stylized = stylize_sample(task.net, task.picture, task.styles, init=task.start, warm_up=first, **run)
     sample = torch.from_numpy(stylized.sample)[None]
     if keep_color == "luminance":
@@ -102,10 +102,11 @@ def stylize(
 
 def _warm_up(net: Vgg, run: dict[str, Any]) -> Vgg | None:
     """The slim net that can stand in for `net` under the options `run`, if it pays."""
-    cost = cost_options(**{name: value for name, value in run.items() if name in cost_options()})
+    cost = cost_options(**{name: run[name] for name in cost_options().keys() & run.keys()})
+    if cost["statistic"] != "gram":
+        return None
     slim = open_encoder(SLIM)
-    layers = [*cost["content_layers"], *cost["style_layers"]]
-    return slim if cost["statistic"] == "gram" and can_stand_in(slim, net, layers) else None
+    return slim if can_stand_in(slim, net, [*cost["content_layers"], *cost["style_layers"]]) else None
 
 
 def estimate_stylize(
