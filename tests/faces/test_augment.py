@@ -94,6 +94,37 @@ def test_pictures_without_faces_alone(tmp_path: Path, make_faces: Callable[..., 
     assert not any(pictures.canvas(np.random.default_rng(i)).sure.any() for i in range(10))
 
 
+def test_plain_canvases_are_crops_in_their_own_light(
+    tmp_path: Path, make_faces: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as asked for; of these two in five in another light, and none a mosaic, with pasted or covered faces."""
+    photos = read_labels(make_faces(tmp_path))
+    calls: dict[str, int] = dict.fromkeys(("_crop", "_mosaic", "_paste", "_photometric", "_cover"), 0)
+
+    def counted(name: str, of: object) -> None:
+        inner = getattr(of, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            calls[name] += 1
+            return inner(*args, **options)
+
+        monkeypatch.setattr(of, name, call)
+
+    for name in ("_photometric", "_cover"):
+        counted(name, module)
+    for name in ("_crop", "_mosaic", "_paste"):
+        counted(name, Pictures)
+    pictures = Pictures(photos, size=64, plain=1.0)
+    for i in range(200):
+        pictures.canvas(np.random.default_rng(i))
+    assert calls["_crop"] == 200 and not calls["_mosaic"] and not calls["_paste"] and not calls["_cover"]
+    assert 55 < calls["_photometric"] < 105
+    some = Pictures(photos, size=64, plain=0.5)
+    for i in range(200):
+        some.canvas(np.random.default_rng(i))
+    assert 15 < calls["_mosaic"] < 50  # 30 % of the other half
+
+
 def test_light_leaves_faces_alone() -> None:
     photo, image = dotted()
     canvas = Canvas(image, photo.boxes, photo.landmarks, photo.sure)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from likeness.errors import InvalidOption, UnreadableFile
 from likeness.faces.decoding import flip_landmarks
-from likeness.faces.labels import at_scales, held_out, label_photographs, read_labels
+from likeness.faces.labels import at_scales, held_out, label_faceless, label_photographs, read_labels
 
 
 def entry(**changes: object) -> dict:
@@ -125,3 +125,31 @@ def test_labelling_writes_a_label_file(tmp_path: Path) -> None:
     assert first.name == "photos/a.png"
     assert len(first.boxes) == 0
     np.testing.assert_allclose(second.boxes[0], [20, 10, 30, 40], atol=1)
+
+
+def test_pictures_in_which_two_detectors_agree_on_a_face_are_not_faceless(tmp_path: Path) -> None:
+    """A lone opinion is no face. Both see the mirror image too, so one that looks at the left alone misses nothing."""
+
+    def left(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        scores, boxes, landmarks = look(image)
+        keep = boxes[:, 0] + boxes[:, 2] / 2 < image.shape[1] / 2
+        return scores[keep], boxes[keep], landmarks[keep]
+
+    def nobody(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return look(image * 0)
+
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name, at in (("left", 5), ("right", 60), ("none", None)):
+        image = np.zeros((60, 120, 3), np.uint8)
+        if at is not None:
+            image[10:50, at : at + 45] = 255
+        Image.fromarray(image).save(pictures / f"{name}.png")
+    mirrored = [(left, look), (look, left)]
+    for looks in mirrored:
+        out = label_faceless(tmp_path / "faces", pictures.iterdir(), looks, out=tmp_path / "faceless.json")
+        assert sorted(json.loads(out.read_text())) == ["../pictures/none.png"]
+    out = label_faceless(tmp_path / "faces", pictures.iterdir(), (look, nobody), out=tmp_path / "faceless.json")
+    photos = read_labels(tmp_path / "faces", [out])
+    assert len(photos) == 3 and not any(len(p.boxes) for p in photos)
+    assert all(p.path.resolve().parent == pictures for p in photos)

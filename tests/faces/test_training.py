@@ -86,14 +86,14 @@ def test_a_resumed_run_gives_the_same_bytes(folder: Path, tmp_path: Path, optimi
 def test_other_options_do_not_continue(folder: Path, tmp_path: Path) -> None:
     options = SMALL | {"steps": 1, "checkpoint": tmp_path / "run"}
     train_detector(folder, out=tmp_path / "a.safetensors", **options)
-    for other in ({"seed": 1}, {"batch": 2}, {"size": 64}, {"init": tmp_path / "a.safetensors"}):
+    for other in ({"seed": 1}, {"batch": 2}, {"size": 64}, {"plain": 0.5}, {"init": tmp_path / "a.safetensors"}):
         with pytest.raises(WeightsError, match=next(iter(other))):
             train_detector(folder, out=tmp_path / "b.safetensors", **(options | other))
 
 
 def test_wrong_options(folder: Path, tmp_path: Path, make_faces: Callable[..., Path]) -> None:
     out = tmp_path / "a.safetensors"
-    for bad in ({"size": 100}, {"steps": 0}, {"widths": (1, 2)}, {"blocks": (0, 0, -1)}):
+    for bad in ({"size": 100}, {"steps": 0}, {"widths": (1, 2)}, {"blocks": (0, 0, -1)}, {"plain": 1.5}):
         with pytest.raises(InvalidOption):
             train_detector(folder, out=out, **{**SMALL, "steps": 1, **bad})  # type: ignore[arg-type]
     empty = make_faces(tmp_path / "empty", count=0)
@@ -169,12 +169,27 @@ def test_batches_are_pictures_in_the_nets_units(folder: Path) -> None:
     for step in range(4):
         images, (numbers, canvases) = seen[0][step]
         assert numbers.tolist() == [0, 1, 2]
-        expected = (np.stack([c.image for c in canvases]).astype(np.float64) - 127.5) / 127.5
+        expected = (np.stack([canvases[i].image for i in range(3)]).astype(np.float64) - 127.5) / 127.5
         np.testing.assert_allclose(images.permute(0, 2, 3, 1), expected, atol=1e-6)
         for others in seen[1:]:
             assert step not in others or torch.equal(images, others[step][0])
     every = {image.numpy().tobytes() for images, _ in seen[0].values() for image in images}
     assert len(every) == 12
+
+
+def test_of_several_processes_each_makes_its_own_canvases(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they make together is what one process makes alone."""
+    pictures = training.Pictures(training.read_labels(folder), size=64)
+    nothing = torch.Generator()
+    with training.batches(pictures, 5, 4) as batch:
+        whole, _ = batch(0, nothing)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in (0, 1):
+        monkeypatch.setenv("RANK", str(rank))
+        with training.batches(pictures, 5, 4) as batch:
+            images, (_, canvases) = Processes(rank=rank, world=2).share(batch(0, nothing))
+        assert torch.equal(images, whole[2 * rank : 2 * rank + 2])
+        assert sorted(canvases) == [2 * rank, 2 * rank + 1]
 
 
 def test_of_several_processes_each_learns_from_its_own_canvases(
@@ -193,6 +208,8 @@ def test_of_several_processes_each_learns_from_its_own_canvases(
 
     monkeypatch.setattr(training, "fit", fit)
     monkeypatch.setattr(training, "detection_loss", loss)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     train_detector(folder, out=tmp_path / "a.safetensors", steps=1, **SMALL)
     raw, (boxes, _, _) = seen[0]
     assert len(raw) == len(boxes) == 2

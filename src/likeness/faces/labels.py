@@ -151,20 +151,65 @@ def label_photographs(
     on_progress: Progress | None = None,
 ) -> Path:
     """Label photographs with a reference detector and write a label file (names relative to `folder`)."""
+
+    def label(image: np.ndarray) -> list[dict]:
+        return at_scales(look, image, scales=scales, mirror=mirror)
+
+    return _label(folder, pictures, label, kind="photo", out=out, on_progress=on_progress)
+
+
+def label_faceless(
+    folder: str | os.PathLike[str],
+    pictures: Iterable[Path],
+    looks: tuple[Reference, Reference],
+    *,
+    out: str | os.PathLike[str],
+    scales: Sequence[float] = (1.0, 2.0, 3.0),
+    min_score: float = 0.55,
+    on_progress: Progress | None = None,
+) -> Path:
+    """Write a label file (names relative to `folder`) of the pictures in which two detectors agree on no face.
+
+    One alone takes dogs, golf balls and church towers for faces, which are what a detector should see in training.
+    Where both see a face in one place (IoU >= 0.35, both scores >= `min_score`) there may be one, and the picture is
+    left out.
+    """
+
+    def label(image: np.ndarray) -> list[dict] | None:
+        one, other = (at_scales(look, image, scales=scales, mirror=True, min_score=min_score) for look in looks)
+        boxes = [np.array([face["box"] for face in faces]).reshape(-1, 4) for faces in (one, other)]
+        return None if (iou(*boxes) >= 0.35).any() else []
+
+    return _label(folder, pictures, label, kind="no_face", out=out, on_progress=on_progress)
+
+
+def _label(
+    folder: str | os.PathLike[str],
+    pictures: Iterable[Path],
+    label: Callable[[np.ndarray], list[dict] | None],
+    *,
+    kind: str,
+    out: str | os.PathLike[str],
+    on_progress: Progress | None,
+) -> Path:
+    """A label file of what `label` says of each picture; None leaves the picture out."""
     from ..samples.files import atomic_write
 
     pictures = sorted(pictures)
-    content = {}
+    content: dict[str, dict] = {}
     for i, path in enumerate(pictures):
         image = read_image(path)
-        content[path.relative_to(folder).as_posix()] = {
-            "kind": "photo",
-            "split": "train",
-            "size": [image.shape[1], image.shape[0]],
-            "faces": at_scales(look, image, scales=scales, mirror=mirror),
-            "given_boxes": None,
-        }
+        faces = label(image)
+        if faces is not None:
+            content[Path(os.path.relpath(path, folder)).as_posix()] = {
+                "kind": kind,
+                "split": "train",
+                "size": [image.shape[1], image.shape[0]],
+                "faces": faces,
+                "given_boxes": None,
+            }
         if on_progress:
-            on_progress(i + 1, len(pictures), {"faces": sum(len(e["faces"]) for e in content.values())})  # type: ignore[misc,arg-type]
+            counts = {"pictures": len(content), "faces": sum(len(e["faces"]) for e in content.values())}
+            on_progress(i + 1, len(pictures), counts)
     atomic_write(Path(out), json.dumps(content).encode())
     return Path(out)
