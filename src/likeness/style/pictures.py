@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -115,12 +116,16 @@ def estimate_stylize(
     **options: Any,
 ) -> Estimate:
     """What `stylize` with the same arguments would choose and need. Raises as it does."""
+    began = time.monotonic()
     bound = signature(stylize).bind(content, style, **options)
     bound.apply_defaults()
     run = bound.arguments.pop("run")
     del bound.arguments["warm_up"]  # takes no more memory, and next to no time
     task = _task(**bound.arguments)
-    return estimate_sample(task.net, task.picture, task.styles, init=task.start, **run)
+    read = time.monotonic() - began
+    found = estimate_sample(task.net, task.picture, task.styles, init=task.start, **run)
+    assert found.seconds is not None
+    return replace(found, seconds=read + found.seconds)
 
 
 def restylize(record: str | os.PathLike[str], **changes: Any) -> StylizedPicture:

@@ -185,7 +185,10 @@ def _told(walk: Descent, scale: str) -> dict[str, Any]:
 
 
 def estimate_sample(net: Vgg, content: Tensor, styles: Sequence[Style], **options: Any) -> Estimate:
-    """What `stylize_sample` with the same arguments would choose and need: tile, memory, seconds. Raises as it does."""
+    """What `stylize_sample` with the same arguments would choose and need: tile, memory, seconds. Raises as it does.
+
+    What the run does before its first evaluation is done here, too, and its time taken."""
+    began = time.monotonic()
     bound = signature(stylize_sample).bind(net, content, styles, **options)
     bound.apply_defaults()
     given = bound.arguments
@@ -193,7 +196,8 @@ def estimate_sample(net: Vgg, content: Tensor, styles: Sequence[Style], **option
     names = signature(_asked).parameters.keys() - {"cost"}
     asked = _asked(cost, **{name: given[name] for name in names} | {"warm_up": given["warm_up"] is not None})
     plan, sizes, job = _plan(net, content, styles, asked, cost, given["memory_limit"])
-    return replace(plan, seconds=estimate.seconds(job, plan, sizes, asked["steps"], cost))
+    planned = time.monotonic() - began
+    return replace(plan, seconds=planned + estimate.seconds(job, plan, sizes, asked["steps"], cost))
 
 
 def _asked(
