@@ -11,6 +11,7 @@ layer exist at once.
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -272,7 +273,7 @@ def seconds(job: Job, plan: Estimate, sizes: Sequence[tuple[int, ...]], steps: i
         traffic = 4 * n * job.net.architecture.in_channels * (25 + 12 * plan.history)
         total += steps * (n * per * passes + traffic / _bandwidth())
         total += n / math.prod(sizes[-1]) * per * PASSES * sum(map(math.prod, [job.size, *job.styles]))  # targets
-    return total
+    return total + PASSES * math.prod(sizes[-1]) * per  # J of what was made
 
 
 def tile_at(size: Sequence[int], tile: int | None, around: int) -> int | None:
@@ -293,7 +294,7 @@ def _time_per_position(job: Job, cost: dict[str, Any], largest: Sequence[int]) -
         J = objective(job.net, x, [Style(x)], **cost)
         x = (x + 0.1).clamp_(0, 1)
         value_and_gradient(J, x, low=job.low)
-        took = _fastest(lambda J=J, x=x: value_and_gradient(J, x, low=job.low), 3)  # type: ignore[misc]
+        took = _typical(lambda J=J, x=x: value_and_gradient(J, x, low=job.low), 5)  # type: ignore[misc]
         if took > 0.1 or side >= max(largest):
             return took / math.prod(size)
         side *= 2
@@ -302,13 +303,14 @@ def _time_per_position(job: Job, cost: dict[str, Any], largest: Sequence[int]) -
 def _bandwidth() -> float:
     """Bytes read per second by a simple loop over vectors too large for caches."""
     a = torch.zeros(1 << 23)
-    return 8 * a.numel() / _fastest(lambda: torch.dot(a, a), 3)
+    return 8 * a.numel() / _typical(lambda: torch.dot(a, a), 5)
 
 
-def _fastest(work: Callable[[], object], turns: int) -> float:
+def _typical(work: Callable[[], object], turns: int) -> float:
+    """The median: a run knows slow turns, too."""
     times = []
     for _ in range(turns):
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)
-    return min(times)
+    return statistics.median(times)
