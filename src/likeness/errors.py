@@ -61,12 +61,6 @@ class FingerprintMismatch(LikenessError):
     code = "fingerprint mismatch"
 
 
-class NoCalibration(LikenessError):
-    """An error rate was asked for, but this encoder's scores were never calibrated."""
-
-    code = "no calibration"
-
-
 class GalleryError(LikenessError):
     """Base of the gallery's errors."""
 

@@ -108,7 +108,7 @@ def test_enroll_one_person(cli: Cli, people: Path, tmp_path: Path) -> None:
     db = tmp_path / "new.db"
     bad = [tmp_path / "black.png", tmp_path / "white.png", tmp_path / "broken.jpg"]
     result = cli("gallery", "enroll", db, "Ada", people / "Ada", *bad, "--json")
-    assert result.status == 0
+    assert result.status == 2 and "broken.jpg: unreadable file" in result.err  # the others are kept
     assert result.json["subject"] == "Ada" and len(result.json["accepted"]) == 2
     reasons = [reason for _, reason in result.json["rejected"]]
     assert reasons == ["no face", "several faces", "unreadable file"]
@@ -201,7 +201,10 @@ def test_a_missing_file_does_not_stop_the_others(cli: Cli, db: Path, people: Pat
     assert rows[0]["reasons"] == "unreadable file" and rows[1]["subject"] == "Ada"
     assert cli("encode", absent, ada, "-o", out, "--json").json["codes"] == 1
     enrolled = cli("gallery", "enroll", db, "Zoe", absent, tmp_path / "black.png", people / "Joan" / "0.png", "--json")
-    assert enrolled.status == 0 and len(enrolled.json["accepted"]) == 1 and len(enrolled.json["rejected"]) == 2
+    assert enrolled.status == 2 and len(enrolled.json["accepted"]) == 1 and len(enrolled.json["rejected"]) == 2
+    assert "absent.png: " in enrolled.err and "black.png: " in enrolled.err
+    again = cli("gallery", "enroll", db, "Zoe", tmp_path / "black.png", people / "Joan" / "1.png")
+    assert again.status == 0 and "black.png: " in again.err  # it could be read, and the other one was kept
 
 
 def test_identify_names_ties(cli: Cli, db: Path, people: Path) -> None:

@@ -97,9 +97,9 @@ def reference_bootstrap(mated, non_mated, mated_subjects, non_mated_subjects, fa
         others = [
             d for d, (a, b) in zip(non_mated, non_mated_subjects, strict=True) for _ in range(often[a] * often[b])
         ]
-        if not again:
+        if not again or not others:
             continue
-        threshold = reference_threshold(others, far) if others else math.inf
+        threshold = reference_threshold(others, far)
         found.append(sum(d <= threshold for d in again) / len(again))
     return found
 

@@ -206,3 +206,14 @@ def test_a_photograph_larger_than_any_look(detector: Detector) -> None:
     faces = detector.detect(canvas)
     assert faces
     assert faces[0].box[2] == pytest.approx(3 * 85, rel=0.25)
+
+
+def test_a_net_of_fixed_size_sees_large_photographs_smaller(
+    detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the YuNet of the catalogue is, whose input is 640 x 640."""
+    large = np.asarray(Image.fromarray(astronaut()).resize((1200, 1200)))
+    monkeypatch.setattr(detector, "_fixed", (640, 640))
+    scores, boxes, _ = detector.look(large, scale=1.0, min_score=0.7)
+    x, y, w, h = boxes[scores.argmax()] * 512 / 1200
+    assert x + w / 2 == pytest.approx(222, abs=15) and y + h / 2 == pytest.approx(122, abs=20)

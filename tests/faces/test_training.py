@@ -93,7 +93,15 @@ def test_other_options_do_not_continue(folder: Path, tmp_path: Path) -> None:
 
 def test_wrong_options(folder: Path, tmp_path: Path, make_faces: Callable[..., Path]) -> None:
     out = tmp_path / "a.safetensors"
-    for bad in ({"size": 100}, {"steps": 0}, {"widths": (1, 2)}, {"blocks": (0, 0, -1)}, {"plain": 1.5}):
+    for bad in (
+        {"size": 100},
+        {"steps": 0},
+        {"widths": (1, 2)},
+        {"blocks": (0, 0, -1)},
+        {"plain": 1.5},
+        {"seed": -1},
+        {"lr": -1.0},
+    ):
         with pytest.raises(InvalidOption):
             train_detector(folder, out=out, **{**SMALL, "steps": 1, **bad})  # type: ignore[arg-type]
     empty = make_faces(tmp_path / "empty", count=0)

@@ -117,7 +117,7 @@ def test_views_of_things_are_the_generators_and_within_range() -> None:
 def test_without_any_chance_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A move by nothing is the picture itself, and parts with a share of 0 touch no sample."""
     x, still = views(), torch.eye(3)[None, :2].expand(12, 2, 3)
-    torch.testing.assert_close(module._move(x, still), x, atol=1e-5, rtol=0)
+    torch.testing.assert_close(module.move(x, still), x, atol=1e-5, rtol=0)
     for part in (module._lower_resolution, module._erase):
         assert torch.equal(part(x.clone(), seeded(0), share=0), x)
     for name in ("_lower_resolution", "_light", "_erase"):
@@ -128,7 +128,7 @@ def test_without_any_chance_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> 
         augment(crops(), generator=seeded(0), size=48, moves=mirror), x.flip(-1), atol=1e-5, rtol=0
     )
     drawn = draw_moves(12, seeded(5))
-    expected = module._move(x, drawn)
+    expected = module.move(x, drawn)
     assert torch.equal(augment(crops(), generator=seeded(5), size=48), expected)
 
 

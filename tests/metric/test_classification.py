@@ -172,6 +172,8 @@ def test_what_is_wrong_is_said(pictures: Path, tmp_path: Path) -> None:
         ({"batch": 1}, "batch"),
         ({"optimizer": "sgd"}, "optimizer"),
         ({"every": 0}, "every"),
+        ({"seed": -1}, "seed"),
+        ({"lr": -1.0}, "lr"),
     ):
         with pytest.raises(InvalidOption, match=message):
             train_classifier(pictures, out=out, **(SMALL | wrong))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from likeness.errors import InvalidOption
+from likeness.errors import InvalidOption, UnreadableFile
 from likeness.metric.data import content_key, held_out, load_crops
 
 
@@ -84,3 +84,31 @@ def test_a_key_knows_every_byte(tmp_path: Path) -> None:
     assert len(keys) == 9
     np.save(tmp_path / "images.npy", images)
     assert content_key(np.load(tmp_path / "images.npy", mmap_mode="r"), model) == content_key(images, model)
+
+
+def test_a_cache_is_of_its_files_and_of_what_cut_them(mixed: Path, tmp_path: Path) -> None:
+    """Another way to cut, or a file with as many bytes but others in it, is read anew."""
+
+    def darker(image: np.ndarray) -> np.ndarray | None:
+        crop = enlarged(image)
+        return None if crop is None else crop // 2
+
+    def of_photographs(align: object) -> np.ndarray:
+        return load_crops(mixed, align=align, cache=tmp_path / "cache").images[1:3].mean((1, 2, 3))
+
+    first = of_photographs(enlarged)
+    np.testing.assert_allclose(of_photographs(darker), first // 2, atol=1)
+    np.testing.assert_array_equal(of_photographs(enlarged), first)
+    changed = mixed / "a" / "photo1.bmp"
+    Image.new("RGB", (90, 80), (200,) * 3).save(changed)
+    before = of_photographs(enlarged)
+    Image.new("RGB", (90, 80), (150,) * 3).save(changed)
+    os.utime(changed, ns=(0, 10**18))
+    assert not np.array_equal(of_photographs(enlarged), before)
+
+
+def test_a_file_that_is_gone_is_named(mixed: Path, tmp_path: Path) -> None:
+    os.symlink(tmp_path / "nowhere.png", mixed / "a" / "gone.png")
+    for cache in (None, tmp_path / "cache"):
+        with pytest.raises(UnreadableFile, match=r"gone\.png"):
+            load_crops(mixed, align=enlarged, cache=cache)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from likeness.errors import InvalidOption, UnknownName
-from likeness.metric.augment import _move, draw_moves
+from likeness.metric.augment import draw_moves, move
 from likeness.metric.hints import Hints, teacher_maps
 from likeness.nets.identity import Architecture, Tower
 
@@ -107,7 +107,7 @@ def test_views_are_moved_like_their_maps() -> None:
     x = torch.rand(len(MOVES), 3, 12, 12, generator=torch.Generator().manual_seed(0))
     moves = torch.tensor(list(MOVES.values()))
     expected = [warped(one, np.array(move)) for one, move in zip(x.double().numpy(), MOVES.values(), strict=True)]
-    np.testing.assert_allclose(_move(x, moves), np.stack(expected), atol=1e-5)
+    np.testing.assert_allclose(move(x, moves), np.stack(expected), atol=1e-5)
 
 
 def test_at_a_low_resolution_the_maps_are_averaged(tower: Tower, maps: list[np.ndarray]) -> None:

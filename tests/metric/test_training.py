@@ -1,6 +1,7 @@
 """`train_recognition`: it learns, goes on where it stopped, checks options first, never sees held-out people."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -93,6 +94,24 @@ def test_distilling_a_teacher(people: Path, tmp_path: Path) -> None:
     assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
     with pytest.raises(InvalidOption, match="teacher"):
         train_recognition(people, out=tmp_path / "enc.safetensors", loss="distillation")
+    for loss in ("triplet", "arcface"):
+        with pytest.raises(InvalidOption, match="unlabelled"):
+            train_recognition(people, out=tmp_path / "enc.safetensors", loss=loss, unlabelled=(str(people / "00"),))
+
+
+def test_no_more_samples_are_counted_than_were_seen(people: Path, tmp_path: Path) -> None:
+    """Distillation takes each crop once an epoch, and an epoch may be smaller than the batch."""
+    from likeness.nets.export import export_onnx
+
+    teacher = nn.Sequential(nn.AvgPool2d(28), nn.Flatten(), nn.Linear(48, 130, bias=False)).eval()
+    export_onnx(teacher, tmp_path / "teacher.onnx", example_shape=(2, 3, 112, 112))
+    few = tmp_path / "few"
+    for name in ("00", "01"):
+        shutil.copytree(people / name, few / name)
+    options = SMALL | {"steps": 2, "batch": 64}
+    out = tmp_path / "enc.safetensors"
+    made = train_recognition(few, out=out, loss="distillation", teacher=tmp_path / "teacher.onnx", **options)
+    assert made.samples == 2 * 3  # 01's photographs; 00 is held out
 
 
 def test_hints_teach_the_inner_maps(people: Path, tmp_path: Path) -> None:

@@ -110,9 +110,9 @@ def test_what_ships_is_listed_first_and_read(shipped: Path, home: Path, file: Pa
 
 
 def test_the_shipped_calibration_is_found_and_cannot_be_replaced(shipped: Path, home: Path, file: Path) -> None:
-    assert catalogue.calibration("face") is None
+    assert catalogue.entry("face").calibration is None
     (shipped / "face.calibration.json").write_text("{}")
-    assert catalogue.calibration("face") == shipped / "face.calibration.json"
+    assert catalogue.entry("face").calibration == shipped / "face.calibration.json"
     assert [one.name for one in catalogue.entries()] == ["face", "yunet", "vgg19", "vgg16"]  # a calibration is no entry
     with pytest.raises(InvalidOption, match="ships"):
         catalogue.calibration_file("face")
@@ -239,7 +239,7 @@ def test_names_that_are_taken(shipped: Path, home: Path, file: Path) -> None:
 def test_remove_takes_everything_away(shipped: Path, home: Path, file: Path) -> None:
     catalogue.add(file, name="mine")
     (home / "mine.calibration.json").write_text("{}")
-    assert catalogue.calibration("mine") == home / "mine.calibration.json"
+    assert catalogue.entry("mine").calibration == home / "mine.calibration.json"
     catalogue.remove("mine")
     assert not list(home.iterdir())
     with pytest.raises(UnknownName):

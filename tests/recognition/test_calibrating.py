@@ -58,7 +58,7 @@ def test_afterwards_the_encoder_decides(mine: str, tmp_path: Path) -> None:
     seen = []
     calibration = calibrate_encoder(mine, folder, detector="yunet", on_progress=lambda *args: seen.append(args))
     assert calibration.fingerprint == catalogue.entry(mine).fingerprint
-    assert catalogue.calibration(mine) == tmp_path / "home" / "mine.calibration.json"
+    assert catalogue.entry(mine).calibration == tmp_path / "home" / "mine.calibration.json"
     encoded = [step for step in seen if "failed" in step[2]]
     assert encoded[-1] == (93, 93, {"failed": 3})
     assert [step[0] for step in encoded] == sorted(step[0] for step in encoded)
@@ -94,4 +94,4 @@ def test_what_cannot_be_calibrated(mine: str, tmp_path: Path) -> None:
     (tmp_path / "noface.png").rename(tmp_path / "none" / "x" / "noface.png")
     with pytest.raises(InvalidOption, match="good face"):
         calibrate_encoder(mine, tmp_path / "none", detector="yunet")
-    assert catalogue.calibration(mine) is None
+    assert catalogue.entry(mine).calibration is None

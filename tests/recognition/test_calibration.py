@@ -370,6 +370,7 @@ def _changed(calibration, **changes):
         {"shape": lambda s: -0.5},
         {"size": lambda s: 2},
         {"distances": lambda d: [], "log_rates": lambda r: []},
+        {"trials": lambda t: 10**400},
     ],
 )
 def test_numbers_that_cannot_be_are_refused(fitted, changes):

@@ -361,6 +361,13 @@ def test_codes_that_are_none_never_get_in(peopled, code):
         peopled.add("Dee", [Template(code.astype(np.float32), "f" * 16)])
 
 
+def test_a_code_is_one_row_of_numbers(gallery):
+    """A slice of codes (1, d) would say that codes have the length 1, for good."""
+    with pytest.raises(InvalidOption, match=r"\(1, 32\)"):
+        gallery.add("Dee", [Template(code_of("dee/1")[None], "f" * 16)])
+    assert gallery.add("Dee", [Template(code_of("dee/1"), "f" * 16)]).accepted
+
+
 def test_adding_nothing_changes_nothing(peopled):
     assert peopled.add("Dee", []).accepted == ()
     assert peopled.stats().revision == 3
@@ -430,6 +437,7 @@ GOOD = {"format": "likeness gallery", "version": 1, "fingerprint": "f" * 16, "te
         (code_of("a")[None], {**GOOD, "templates": [{**ENTRY, "created": float("nan")}]}, CorruptGallery),
         (code_of("a")[None], {**GOOD, "templates": [{**ENTRY, "created": float("inf")}]}, CorruptGallery),
         (code_of("a")[None], {**GOOD, "templates": [{**ENTRY, "created": 10**400}]}, CorruptGallery),
+        (code_of("a")[None], {**GOOD, "templates": [{**ENTRY, "created": 1e300}]}, CorruptGallery),
         (code_of("a")[None], {**GOOD, "fingerprint": "\ud800"}, CorruptGallery),
         (code_of("a")[None], {**GOOD, "fingerprint": "a\nb"}, CorruptGallery),
         (code_of("a")[None], b"[" * 200_000, CorruptGallery),

@@ -272,11 +272,30 @@ def test_a_stream_that_fails(upright: np.ndarray) -> None:
         read_image(Broken())
 
 
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_a_stream_that_is_read_but_once(upright: np.ndarray, format: str) -> None:
+    """As a pipe or a download is."""
+
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+        def seek(self, *_: object) -> int:
+            raise io.UnsupportedOperation("seek")
+
+    data = encoded(Image.fromarray(upright), format)
+    np.testing.assert_array_equal(read_image(Pipe(data)), read_image(data))
+
+
 def test_write(tmp_path: Path, upright: np.ndarray) -> None:
-    for suffix in (".png", ".jpg", ".webp"):
+    suffixes = [".jpg", ".png", ".webp", *([".avif"] if "AVIF" in Image.SAVE else [])]
+    for suffix in suffixes:
         write_image(tmp_path / f"a{suffix}", upright)
         assert np.abs(read_image(tmp_path / f"a{suffix}").astype(int) - upright).mean() < 10
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "a.png", "a.webp"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"a{suffix}" for suffix in suffixes)
+    for suffix in (".xbm", ".msp", ".blp"):  # formats of two colours, or of palettes
+        with pytest.raises(InvalidOption, match=rf"a\{suffix}: cannot write"):
+            write_image(tmp_path / f"a{suffix}", upright)
     with pytest.raises(InvalidOption, match="cannot write"):
         write_image(tmp_path / "a.xyz", upright)
     with pytest.raises(InvalidOption, match="uint8"):

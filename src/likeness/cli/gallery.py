@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CorruptGallery, GalleryError, InvalidOption
+from ..recognition.decision import UNREADABLE
 from ..recognition.naming import encoder_called
 from .common import (
     complain,
@@ -97,10 +98,11 @@ def run_enroll(options: argparse.Namespace) -> int:
             (entry["subject"], *(len(entry[name]) for name in ("accepted", "known", "rejected"))) for entry in plain
         ]
         print_table(("subject", "enrolled", "known", "rejected"), rows)
-        for entry in plain:
-            for origin, reason in entry["rejected"]:
-                complain(origin, reason)
-    return 0 if any(entry["accepted"] or entry["known"] for entry in plain) else 2
+    rejected = [one for entry in plain for one in entry["rejected"]]
+    for origin, reason in rejected:
+        complain(origin, reason)
+    kept = any(entry["accepted"] or entry["known"] for entry in plain)
+    return 0 if kept and not any(UNREADABLE in reason for _, reason in rejected) else 2
 
 
 def run_verify(options: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import InvalidOption, UnreadableFile
 from ..progress import Progress
+from ..recognition.decision import distance
 from ..recognition.encoder import Encoder, central, resolve
 from .rates import TarAtFar, best_threshold, tar_at_far
 
@@ -211,7 +212,7 @@ def _tar_at_far(pairs: Sequence[Pair], distances: np.ndarray) -> TarAtFar:
 def _distance(a: np.ndarray | None, b: np.ndarray | None) -> float:
     if a is None or b is None:
         return float("nan")
-    return float(((a.astype(np.float64) - b.astype(np.float64)) ** 2).sum())
+    return distance(a, b)
 
 
 def locate(folder: Path, person: str, number: int) -> Path:

@@ -131,7 +131,8 @@ def tar_at_far(
         thresholds = _weighted_thresholds(ordered, non_mated_weight[:, order], far)  # [chunk]
         total = mated_weight.sum(1)
         accepted = (mated_weight * (mated[None] <= thresholds[:, None])).sum(1)
-        found.append(accepted[total > 0] / total[total > 0])  # a draw without any mated pair says nothing
+        telling = (total > 0) & (non_mated_weight.sum(1) > 0)  # a draw without pairs of either kind says nothing
+        found.append(accepted[telling] / total[telling])
     tails = np.concatenate(found)
     low, high = np.quantile(tails, [(1 - confidence) / 2, (1 + confidence) / 2]) if len(tails) else (0.0, 1.0)
     return TarAtFar(far, tar, min(float(low), tar), max(float(high), tar), threshold, len(mated), len(non_mated))

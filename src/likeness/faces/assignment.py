@@ -63,7 +63,6 @@ def assign(logits: Tensor, boxes: Tensor, at: Tensor, faces: Tensor) -> tuple[Te
     size = (faces[:, 2:] - faces[:, :2]).prod(1).sqrt()
     level = torch.log2(size[:, None] / (4 * at[index, 2])[None]).abs()
     cost = score - 3 * overlap.clamp(min=1e-6).log() + 0.7 * level + _FAR * ~(near & inside)[:, index]
-    take = torch.zeros_like(overlap, dtype=torch.bool)
     counts = overlap.topk(min(CANDIDATES, len(index)), dim=1).values.sum(1).int().clamp(min=1)
     order = cost.argsort(dim=1, stable=True)
     rank = torch.empty_like(order).scatter_(1, order, torch.arange(len(index)).expand_as(order))

@@ -112,18 +112,22 @@ class Detector:
         ten."""
         longest = max(shape)
         scale = min(max(SEEN_AT / min_size, 32 / longest), 2.0, LONGEST / longest)
-        if self._fixed:
-            scale = min(scale, self._fixed[0] / shape[0], self._fixed[1] / shape[1])
-        scales = [scale]
+        scales = [self._possible(scale, shape)]
         while LARGEST / scales[-1] < 0.9 * min(shape):
             scales.append(scales[-1] / 4)
         return scales
+
+    def _possible(self, scale: float, shape: tuple[int, ...]) -> float:
+        """`scale`, or the largest at which a picture of this shape goes into a net of fixed size."""
+        rows, columns = self._fixed or (math.inf, math.inf)
+        return min(scale, rows / shape[0], columns / shape[1])
 
     def look(self, image: np.ndarray, *, scale: float, min_score: float, twice: bool = False) -> Found:
         """What the net says of the photograph at one scale, in px of the photograph, before suppression: scores,
         boxes, landmarks. `twice`: where it is in doubt about a face, it is shown the mirror image, too, and the mean of
         both counts (of our net, not of YuNet)."""
         height, width = image.shape[:2]
+        scale = self._possible(scale, image.shape[:2])
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         if size != (width, height):
             image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))

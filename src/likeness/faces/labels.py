@@ -20,7 +20,7 @@ from PIL import Image
 from ..errors import InvalidOption, UnreadableFile
 from ..progress import Progress
 from ..samples.images import read_image
-from .decoding import flip_landmarks, iou, nms
+from .decoding import flip_landmarks, fuse, iou, nms
 
 DOUBTFUL = 0.7  # a reference detector's face below this score is neither a face nor background: no loss there
 HAND_LABELLED = ("wider_val", "facemask853")  # sets whose given boxes that the reference missed are trusted as faces
@@ -124,20 +124,17 @@ def at_scales(
             ratio = np.array([width / size[0], height / size[1]])
             found.append((scores, boxes * np.tile(ratio, 2), landmarks * ratio))
     scores, boxes, landmarks = (np.concatenate(part) for part in zip(*found, strict=True))
-    faces = []
-    for i in nms(boxes, scores, max_overlap=0.45):
-        if scores[i] < min_score:
-            continue
-        weight = np.where(iou(boxes[i : i + 1], boxes)[0] >= 0.5, scores**2, 0.0)
-        weight /= weight.sum()
-        faces.append(
-            {
-                "box": [round(float(v), 2) for v in weight @ boxes],
-                "score": round(float(scores[i]), 3),
-                "landmarks": [[round(float(v), 2) for v in p] for p in np.einsum("n,npd->pd", weight, landmarks)],
-            }
-        )
-    return faces
+    kept = nms(boxes, scores, max_overlap=0.45)
+    kept = kept[scores[kept] >= min_score]
+    fused = zip(scores[kept], *fuse(boxes, landmarks, scores, kept, min_overlap=0.5), strict=True)
+    return [
+        {
+            "box": [round(float(v), 2) for v in box],
+            "score": round(float(score), 3),
+            "landmarks": [[round(float(v), 2) for v in p] for p in points],
+        }
+        for score, box, points in fused
+    ]
 
 
 def label_photographs(

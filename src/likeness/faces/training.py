@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidOption
-from ..metric.loop import Batch, Schedule, fit
+from ..metric.loop import Batch, Schedule, at_least, check_fit, fit
 from ..metric.losses import Terms
 from ..metric.processes import Processes
 from ..progress import Progress
@@ -80,8 +80,8 @@ def train_detector(
     """
     if size % MULTIPLE or size < MULTIPLE:
         raise InvalidOption(f"size is {size}; it must be a multiple of {MULTIPLE}")
-    if steps < 1 or batch < 1:
-        raise InvalidOption(f"steps ({steps}) and batch ({batch}) must be at least 1")
+    check_fit(optimizer, precision, every, steps, lr, 1, seed)
+    at_least(1, batch=batch)
     if not 0 <= plain <= 1:
         raise InvalidOption(f"plain is {plain}; it must be a share from 0 to 1")
     photos = [p for p in read_labels(folder, labels) if not held_out(p)]
@@ -151,7 +151,7 @@ def _new_net(
     if init is not None:
         return nets.load(init)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return nets.DetectorNet(architecture)
 
 

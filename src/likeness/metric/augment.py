@@ -28,7 +28,7 @@ def augment(images: Tensor, *, generator: torch.Generator, size: int = 112, move
     moves: (b, 2, 3) as `draw_moves` gives them, where they must be known (something else has to move alike).
     """
     x = to_input(images, size=size)
-    x = _move(x, draw_moves(len(x), generator) if moves is None else moves)
+    x = move(x, draw_moves(len(x), generator) if moves is None else moves)
     x = _lower_resolution(x, generator)
     x = _light(x, generator)
     return _erase(x, generator).clamp_(-1, 1)
@@ -37,7 +37,7 @@ def augment(images: Tensor, *, generator: torch.Generator, size: int = 112, move
 def augment_things(images: Tensor, *, generator: torch.Generator, size: int) -> Tensor:
     """Augmented views (b, 3, size, size) float32, -1...1, of pictures of things (b, h, w, 3) uint8 RGB: a part of the
     picture (`draw_parts`), half of them mirrored, in another light, some of it covered."""
-    x = _move(to_input(images), draw_parts(len(images), generator), size=size)
+    x = move(to_input(images), draw_parts(len(images), generator), size=size)
     x = _light(x, generator)
     return _erase(x, generator).clamp_(-1, 1)
 
@@ -72,7 +72,7 @@ def draw_parts(n: int, generator: torch.Generator) -> Tensor:
     return moves
 
 
-def _move(x: Tensor, moves: Tensor, *, size: int | None = None) -> Tensor:
+def move(x: Tensor, moves: Tensor, *, size: int | None = None) -> Tensor:
     """The views of `size` positions per axis, by default as many as the pictures have."""
     shape = list(x.shape) if size is None else [*x.shape[:2], size, size]
     grid = F.affine_grid(moves.to(x.device), shape, align_corners=False)

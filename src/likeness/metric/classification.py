@@ -20,9 +20,9 @@ from ..progress import Progress
 from ..samples.images import squared
 from .augment import augment_things, to_input
 from .data import Crops, load_crops
-from .loop import Schedule, check_fit, fit
+from .loop import Schedule, at_least, check_fit, fit
 from .losses import Terms
-from .plan import at_least, check_sizes, size_at
+from .plan import check_sizes, size_at
 from .training import shuffled, writable
 
 HELD_OUT = 10  # of each class every so many pictures one is never trained on, where no folder says which
@@ -94,11 +94,11 @@ def train_classifier(
     and no folder says which are held out; UnreadableFile where a picture cannot be read or there is none; WeightsError
     where the checkpoint belongs to other options; StorageError.
     """
-    check_fit(optimizer, precision, every)
+    check_fit(optimizer, precision, every, steps, lr, warmup, seed)
     if not 0 <= smoothing < 1:
         raise InvalidOption(f"smoothing is {smoothing}; it must be at least 0 and below 1")
     check_sizes(sizes, shares)
-    at_least(1, steps=steps, side=side)
+    at_least(1, side=side)
     at_least(2, batch=batch)
     out = writable(Path(out))
     train, held = read_classes([folder, *more_folders], side=side, on_progress=on_progress)
@@ -106,7 +106,7 @@ def train_classifier(
         _ = Architecture(classes=train.names, size=size, widths=tuple(widths))  # raises where the net needs more
     architecture = Architecture(classes=train.names, size=side, widths=tuple(widths))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         net = Classifier(architecture)
 
     def make_batch(step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InvalidOption
+from .. import __version__
+from ..errors import InvalidOption, UnreadableFile
 from ..nets.engine import cpu_quota
 from ..progress import Progress
 from ..samples.files import atomic_write
@@ -100,7 +101,8 @@ def _decode(
     """Crops (n, size, size, 3) and which of `paths` they are of (n,)."""
     file = rows = None
     if cache is not None:
-        listing = "\n".join(f"{path} {path.stat().st_size}" for path in paths)
+        maker = f"{__version__} {getattr(align, '__module__', '')}.{getattr(align, '__qualname__', '')}"
+        listing = "\n".join([maker, *(f"{path} {_state(path)}" for path in paths)])
         file = cache / f"crops-{size}-{hashlib.sha256(listing.encode()).hexdigest()[:16]}.npy"
         rows = file.with_suffix(".rows.npy")  # only where some were skipped
         if file.exists():
@@ -133,6 +135,15 @@ def _decode(
             atomic_write(rows, lambda stream: np.save(stream, kept))
         atomic_write(file, lambda stream: np.save(stream, images))
     return images, kept
+
+
+def _state(path: Path) -> str:
+    """What changes with a file's content."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UnreadableFile(f"{path} cannot be read: {error.strerror or error}") from error
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _crop(path: Path, size: int, align: Align | None) -> np.ndarray | None:

@@ -17,9 +17,8 @@ from ..errors import InvalidOption
 from ..nets import identity
 from ..progress import Progress
 from .data import Align, Crops, held_out, load_crops
-from .loop import CollapseAlarm, Schedule, fit
+from .loop import CollapseAlarm, Schedule, at_least, check_fit, fit
 from .losses import ArcFace, Terms
-from .plan import at_least
 from .training import MOST_STRANGERS, SIZE, Trained, held_out_figures, inputs, shuffled, tower_of_pictures, writable
 
 WARMUP = 30  # steps
@@ -37,6 +36,7 @@ def train_fine_tuning(
     batch: int = 128,
     lr: float = 3e-4,
     seed: int = 0,
+    precision: str = "auto",
     cache: Path | None = None,
     align: Align | None = None,
     on_progress: Progress | None = None,
@@ -53,18 +53,17 @@ def train_fine_tuning(
     batch: crops per step.
     lr: peak learning rate of AdamW.
     seed: of everything that is drawn.
+    precision: fp32, bf16, or auto for what a short probe finds faster.
     cache: a folder for decoded crops.
     align: as for `train_recognition`.
 
     Raises InvalidOption for options that do not fit or fewer than two people, WeightsError where `init` is no encoder,
     Collapse.
     """
-    at_least(1, stages=stages, steps=steps)
+    check_fit("adamw", precision, 1, steps, lr, WARMUP, seed)
+    at_least(1, stages=stages)
     at_least(2, batch=batch)
-    at_least(0, seed=seed)
     ArcFace(2, 2, margin=margin, scale=scale)  # refuses what it cannot take before anything is read
-    if not 0 < lr < float("inf"):
-        raise InvalidOption(f"lr is {lr}; it must be above 0")
     tower = tower_of_pictures(Path(init))
     if tower.architecture.size != SIZE:
         raise InvalidOption(f"{init} takes crops of {tower.architecture.size} pixels, not {SIZE}")
@@ -103,6 +102,7 @@ def train_fine_tuning(
         extra=criterion,
         average=0.98,
         seed=seed,
+        precision=precision,
         alarm=CollapseAlarm(),
         on_progress=on_progress,
     )

@@ -23,7 +23,7 @@ from ..errors import InvalidOption, UnknownName
 from ..nets.activations import listening
 from ..nets.identity import Tower
 from ..progress import Progress
-from .augment import to_input
+from .augment import move, to_input
 from .data import content_key
 
 
@@ -62,8 +62,7 @@ class Hints(nn.Module):
         for number, (stage, head, maps) in enumerate(zip(self.stages, self.heads, self.maps, strict=True)):
             seen = self._seen[f"stages.{stage}"].float()
             wanted = self._standard(number, maps, index.numpy())
-            grid = F.affine_grid(moves.to(seen.device), list(wanted.shape), align_corners=False)
-            wanted = F.grid_sample(wanted, grid, padding_mode="border", align_corners=False)
+            wanted = move(wanted, moves)
             if seen.shape[2:] != wanted.shape[2:]:  # training starts at a low resolution
                 wanted = F.adaptive_avg_pool2d(wanted, seen.shape[2:])  # type: ignore[arg-type]
             errors.append((head(seen) - wanted).square().mean())

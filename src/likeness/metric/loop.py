@@ -107,7 +107,7 @@ def fit(
     and writes. Raises Collapse when `alarm` rings, InvalidOption, WeightsError where the checkpoint is damaged or
     belongs to other options.
     """
-    check_fit(optimizer, precision, every)
+    check_fit(optimizer, precision, every, schedule.steps, schedule.peak, schedule.warmup, seed)
     processes = Processes.from_environment()
     processes.join()
     extra = nn.Module() if extra is None else extra
@@ -161,14 +161,25 @@ def fit(
     return state.averaged.eval()
 
 
-def check_fit(optimizer: str, precision: str, every: int) -> None:
-    """Raises InvalidOption unless `fit` could be called with these."""
+def check_fit(optimizer: str, precision: str, every: int, steps: int, lr: float, warmup: int, seed: int) -> None:
+    """Raises InvalidOption unless `fit` could be called with these: before anything is read."""
     if optimizer not in OPTIMIZERS:
         raise InvalidOption(f"optimizer is {optimizer!r}; it must be 'adamw' or 'muon'")
     if precision not in PRECISIONS:
         raise InvalidOption(f"precision is {precision!r}; it must be 'auto', 'fp32' or 'bf16'")
     if every < 1:
         raise InvalidOption(f"every is {every}; there must be at least 1 step between checkpoints")
+    at_least(1, steps=steps)
+    at_least(0, warmup=warmup, seed=seed)
+    if not 0 < lr < math.inf:
+        raise InvalidOption(f"lr is {lr}; it must be above 0")
+
+
+def at_least(least: int, **options: int) -> None:
+    """Raises InvalidOption where one of the options is lower."""
+    for name, value in options.items():
+        if value < least:
+            raise InvalidOption(f"{name} is {value}; it must be at least {least}")
 
 
 def _faster_in_bfloat16(net: nn.Module, batch: Batch, seed: int) -> bool:

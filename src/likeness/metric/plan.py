@@ -14,7 +14,7 @@ import torch
 from ..errors import InvalidOption, UnknownName
 from ..nets.identity import Architecture
 from . import losses, miners
-from .loop import check_fit
+from .loop import at_least, check_fit
 from .processes import Processes
 
 DISTILLATION = "distillation"
@@ -51,11 +51,7 @@ class Plan:
         self._check_loss()
         self._check_sizes()
         self._check_batch()
-        check_fit(self.optimizer, self.precision, self.every)
-        at_least(1, steps=self.steps)
-        at_least(0, warmup=self.warmup, seed=self.seed)
-        if not 0 < self.lr < float("inf"):
-            raise InvalidOption(f"lr is {self.lr}; it must be above 0")
+        check_fit(self.optimizer, self.precision, self.every, self.steps, self.lr, self.warmup, self.seed)
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:
@@ -132,10 +128,3 @@ def size_at(step: int, *, steps: int, sizes: Sequence[int], shares: Sequence[flo
     """The resolution of a step where each of `sizes` in turn has its share of the steps."""
     ends = np.cumsum(shares) * steps
     return sizes[min(int(np.searchsorted(ends, step, side="right")), len(sizes) - 1)]
-
-
-def at_least(least: int, **options: int) -> None:
-    """Raises InvalidOption where one of the options is lower."""
-    for name, value in options.items():
-        if value < least:
-            raise InvalidOption(f"{name} is {value}; it must be at least {least}")

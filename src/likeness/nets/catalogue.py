@@ -131,11 +131,6 @@ def _compare(one: Entry, found: str) -> None:
         )
 
 
-def calibration(name: str) -> Path | None:
-    """The file with the calibration of `name`'s scores; None where it was never calibrated."""
-    return entry(name).calibration
-
-
 def calibration_file(name: str) -> Path:
     """Where a calibration of the user's encoder `name` is kept. Raises InvalidOption for shipped weights."""
     if entry(name).shipped:

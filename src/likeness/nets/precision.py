@@ -42,7 +42,7 @@ def faster_in_bfloat16(forward: Callable[[], Tensor], device: str, *, turns: int
                     out = forward()
                 out.float().sum().backward()
                 if device != "cpu":
-                    torch.cuda.synchronize()
+                    torch.accelerator.synchronize()
                 if turn:
                     best[low] = min(best[low], time.perf_counter() - start)
     return best[False] > gain * best[True]

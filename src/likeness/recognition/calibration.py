@@ -162,7 +162,7 @@ class Calibration:
             sizes = [curve.size for curve in result.curves]
             if sizes[0] != 1 or sizes != sorted(set(sizes)) or result.subjects < 2:
                 raise ValueError("its gallery sizes are out of order")
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError) as error:
             raise WeightsError(f"{name} is damaged or not a calibration ({error}); calibrate again") from error
         return result
 

@@ -15,6 +15,8 @@ from ..errors import CorruptGallery, FingerprintMismatch, ForeignGallery, NewerS
 from ..samples.files import atomic_write
 from .stores.base import Row, subject_name
 
+LATEST = 253402300799  # the last second of the year 9999, the last that a date can name
+
 FORMAT, VERSION = "likeness gallery", 1
 _HEADERS: dict[tuple[int, int], Any] = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -39,7 +41,7 @@ def write_rows(path: str | os.PathLike[str], rows: Sequence[Row], fingerprint: s
             for row in rows
         ],
     }
-    text = np.frombuffer(json.dumps(manifest, ensure_ascii=False).encode(), dtype=np.uint8)
+    text = np.frombuffer(json.dumps(manifest).encode(), dtype=np.uint8)
     codes = np.stack([row.code for row in rows]) if rows else np.zeros((0, 0))
     # Codes say who somebody is, as the gallery does: for the owner's eyes only.
     atomic_write(path, lambda file: np.savez(file, codes=codes.astype("<f4"), manifest=text), mode=0o600)
@@ -118,6 +120,6 @@ def _row(entry: dict[str, Any], code: np.ndarray, fingerprint: str) -> Row:
     quality, region, origin, created = (entry[name] for name in ("quality", "region", "origin", "created"))
     if not (isinstance(quality, dict | None) and isinstance(region, dict | None) and isinstance(origin, str)):
         raise ValueError("a template has an origin, a quality or a region of the wrong kind")
-    if not math.isfinite(float(created)):
+    if not 0 <= float(created) <= LATEST:
         raise ValueError(f"a template was made at {created}, which is no time")
     return Row(subject_name(entry["subject"]), code, fingerprint, quality, origin, region, float(created))

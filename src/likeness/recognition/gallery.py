@@ -143,8 +143,9 @@ class Gallery:
         """
         subject = subject_name(subject)
         for template in templates:
-            if not abs(float(np.linalg.norm(template.code)) - 1) <= 1e-3:  # `not <=`: also where it is NaN
-                raise InvalidOption("a template's code must be finite and of unit length")
+            if np.ndim(template.code) != 1 or not abs(float(np.linalg.norm(template.code)) - 1) <= 1e-3:  # or NaN
+                shape = np.shape(template.code)
+                raise InvalidOption(f"a template's code must be (d,), finite and of unit length; this one is {shape}")
         if not templates:
             return Enrolment(subject, (), ())
         now = time.time()

@@ -75,7 +75,10 @@ def read_image(source: ImageSource, *, max_pixels: int = 100_000_000) -> np.ndar
     if not isinstance(source, (str, os.PathLike)):
         if not hasattr(source, "read"):
             raise InvalidOption(f"a picture is a path, bytes, an array or a PIL image, not {type(source).__name__}")
-        return _from_stream(source, str(getattr(source, "name", "<stream>")), max_pixels)
+        name = str(getattr(source, "name", "<stream>"))
+        if not source.seekable():  # a pipe: decoders try one after the other, each from the start
+            source = io.BytesIO(source.read())
+        return _from_stream(source, name, max_pixels)
     name = os.fspath(source)
     with _open_file(name) as stream:
         return _from_stream(stream, name, max_pixels)
@@ -110,7 +113,10 @@ def write_image(path: str | os.PathLike[str], array: np.ndarray) -> None:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise InvalidOption(f"a picture to write is (h, w, 3) uint8, not {array.shape} {array.dtype}")
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(buffer, format=format_name, quality=95, subsampling=0)
+    try:
+        Image.fromarray(np.ascontiguousarray(array)).save(buffer, format=format_name, quality=95, subsampling="4:4:4")
+    except (OSError, ValueError) as error:  # formats of two colours, or of palettes
+        raise InvalidOption(f"{path}: cannot write colour pictures as {suffix!r}; use .png, .jpg or .webp") from error
     atomic_write(path, buffer.getvalue())
 
 
