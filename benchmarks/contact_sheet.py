@@ -3,10 +3,10 @@
     python benchmarks/contact_sheet.py [--out out/sheet] [--data FOLDER] [--size 384] [--steps 100] [--contents FILE...]
         [--styles FILE...] [--encoders NAME|FILE...] [--judge FILE] [--betas NUMBER...] [--front-pairs 3]
 
-Every photograph is painted like every painting by every encoder, with the default settings of `likeness stylize`; the
-first few pairs also with other style weights. Each finished picture is kept in OUT/pictures with its record: the same
-command goes on where it was ended, and paints again what was made with other settings. Then it writes into OUT, E being
-the first encoder:
+Every photograph is painted like every painting by every encoder, with the default settings of `likeness stylize`, but
+that `vgg-slim` stands in for none of them first; the first few pairs also with other style weights. Each finished
+picture is kept in OUT/pictures with its record: the same command goes on where it was ended, and paints again what was
+made with other settings. Then it writes into OUT, E being the first encoder:
 
 E-sheet.webp        the pictures of the first two encoders, one above the other
 E-front.svg         style error against content error over the style weights
@@ -111,6 +111,7 @@ def paint(jobs: Sequence[Job], folder: Path, size: int, steps: int) -> None:
             size=size,
             steps=steps,
             style_weight=job.beta,
+            warm_up=False,  # or a large net's pictures would begin as those of `vgg-slim`
         )
         picture.save(folder / job.name)
         left = (time.monotonic() - began) / number * (len(missing) - number) / 60
@@ -132,6 +133,7 @@ def is_kept(job: Job, folder: Path, size: int, steps: int) -> bool:
         "size": size,
         "steps": steps,
         "style_weight": job.beta,
+        "warm_up": False,
     }
     return all(settings.get(name) == value for name, value in wanted.items())
 

@@ -73,13 +73,14 @@ def measure_throughput() -> dict[str, Any]:
 
 
 ONE = """
-import resource, sys
+import sys
 sys.path.insert(0, sys.argv[2])
 from lens import LAYERS, noise
 from likeness.lens.models import open_model
 from likeness.lens.patches import top_patches
+from likeness.style.machine import peak_memory
 top_patches(open_model("vgg-slim", size=48).net, noise(int(sys.argv[1]), 48, 16), layers=LAYERS)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+print(peak_memory())
 """
 
 

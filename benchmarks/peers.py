@@ -51,6 +51,7 @@ def measure(options: argparse.Namespace, opened: Any, pair: Sequence[Path], meth
     """One method on one pair: every judged picture as a `Point`, and where it ended."""
     import torch
 
+    from likeness.nets.precision import bfloat16_is_faster
     from likeness.samples.images import read_image
     from likeness.style.objective import Style, cost_options, objective
     from likeness.style.pictures import to_sample
@@ -62,6 +63,7 @@ def measure(options: argparse.Namespace, opened: Any, pair: Sequence[Path], meth
         return methods.Problem(opened.net, content, style, cost_options()), watch
 
     METHODS[method](*problem_and_watch(SMALL), 2)  # what is imported and compiled at first use is not the method's
+    bfloat16_is_faster.cache_clear()  # its choices are
     problem, watch = problem_and_watch(options.size)
     watch.start()
     chose = METHODS[method](problem, watch, options.evaluations)

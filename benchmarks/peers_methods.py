@@ -121,7 +121,11 @@ def plain(problem: Problem, watch: Watch, evaluations: int) -> None:
     cost = PlainCost(problem, problem.content, problem.style)
 
     def clipped(x: Tensor) -> Tensor:
-        return x + (x.clamp(0, 1) - x).detach()  # the gradient at the clipped picture, also of pixels beyond the range
+        """The gradient is that at the clipped picture, also of pixels beyond the range, but for what leads further
+        out."""
+        y = x + (x.clamp(0, 1) - x).detach()
+        y.register_hook(lambda g: g.masked_fill(((x <= 0) & (g > 0)) | ((x >= 1) & (g < 0)), 0))
+        return y
 
     _lbfgs(problem.content.clone(), lambda x: cost(clipped(x)), lambda x: x, watch, evaluations, tolerance=0)
 

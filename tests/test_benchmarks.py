@@ -66,6 +66,22 @@ def test_speed(
     assert kept["targets"] == [{"target": "p50_ms <= 40", "met": not strictly}]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs wait4")
+def test_a_childs_peak_is_its_own() -> None:
+    """Not that of the process which starts it, however large that is."""
+    import subprocess
+
+    lens, speed = importlib.import_module("lens"), importlib.import_module("speed")
+    ballast = np.ones(100_000_000)  # 800 MB
+    cost = speed.command_cost(["--version"], runs=1)
+    assert 5 < cost["peak_rss_mb"] < 150 and min(cost["cpu_s"], cost["p50_s"]) > 0
+    assert set(cost) == {"runs", "p50_s", "fastest_s", "cpu_s", "peak_rss_mb"}
+    with pytest.raises(SystemExit, match="likeness verify failed: .*A, B"):
+        speed.command_cost(["verify"], runs=1)
+    command = [sys.executable, "-c", lens.ONE, "2", str(FOLDER)]
+    assert 5e7 < int(subprocess.run(command, check=True, capture_output=True).stdout) < ballast.nbytes
+
+
 def test_the_whole_way_of_identify_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From a file to the answer: with an encoder of this test and without the cold command."""
     import likeness
@@ -234,6 +250,10 @@ def test_a_small_sheet_goes_on_where_it_was(
     pair = sheet.Pair(out / "inputs" / "two.png", pictures[2], "red", "")
     job = sheet.Job(pair, sheet.encoder_of("vgg-slim", out, ()), 1e4)
     assert [sheet.is_kept(job, out / "pictures", 64, steps) for steps in (2, 3)] == [True, False]
+    small = sheet.Job(pair, sheet.encoder_of(str(tmp_path / "small.safetensors"), out, ()), 1e4)
+    record = sheet.record_of(out / "pictures" / small.name)
+    record.write_text(record.read_text().replace('"warm_up": false', '"warm_up": true'))
+    assert not sheet.is_kept(small, out / "pictures", 64, 2)
 
 
 def test_time_to_a_level_of_j() -> None:
@@ -291,6 +311,33 @@ def test_peers_lower_the_cost_that_we_do() -> None:
         torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-4 * float(gradients[0].abs().max()))
 
 
+def test_plain_goes_no_further_out_of_the_range() -> None:
+    """Its gradient is that of `vgg19.plain_cost`: masked where a step would lead a pixel beyond 0...1 further out."""
+    import torch
+
+    from likeness.nets.perceptual import Architecture, Vgg
+    from likeness.style.objective import cost_options
+
+    methods, vgg19 = importlib.import_module("peers_methods"), importlib.import_module("vgg19")
+    net = Vgg(Architecture(widths=(3, 4, 5, 6), depths=(2, 1, 1, 1), mean=(0.4,), scale=(0.2,)))
+    content, style = (torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(i)) for i in (1, 2))
+    content = content * 1.4 - 0.2  # some of it out of range, as the walk's pictures are
+    problem = methods.Problem(net, content, style, cost_options(style_weight=vgg19.BETA))
+    seen: list[torch.Tensor] = []
+
+    def lbfgs(start: torch.Tensor, cost: object, *_: object, **__: object) -> None:
+        x = (start + 0.1 * torch.sin(torch.arange(start.numel())).view(start.shape)).requires_grad_(True)
+        cost(x).backward()
+        seen.extend([x.detach(), x.grad])
+
+    methods._lbfgs = lbfgs  # the module is this test's own
+    methods.plain(problem, None, 1)
+    x, gradient = seen
+    expected = vgg19.plain_cost(net, content, style)(x)[1]
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+    assert int(((gradient == 0) & ((x <= 0) | (x >= 1))).sum()) > 50
+
+
 def test_how_a_peer_goes_from_coarse_to_fine() -> None:
     import torch
 
@@ -333,6 +380,27 @@ def test_when_a_peer_reached_what() -> None:
     low, high = (np.log(edge) for edge in plot.room(1, 2, 100))
     assert (np.log(2) - low) / (high - low) == pytest.approx(plot.WIDTH, abs=0.01)
     assert (high - np.log(100)) / (high - low) == pytest.approx(plot.WIDTH, abs=0.01)
+
+
+def test_what_a_peer_chooses_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the first run, which does not count, found out is forgotten."""
+    from argparse import Namespace
+
+    from likeness.nets.opening import open_net
+    from likeness.nets.precision import bfloat16_is_faster
+
+    peers, known = importlib.import_module("peers"), []
+
+    def method(problem: object, watch: object, evaluations: int) -> None:
+        known.append(bfloat16_is_faster.cache_info().currsize)
+        bfloat16_is_faster()
+
+    monkeypatch.setitem(peers.METHODS, "ours", method)
+    pair = [tmp_path / "a.png", tmp_path / "b.png"]
+    for file in pair:
+        Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(file)
+    peers.measure(Namespace(size=32, evaluations=2), open_net("vgg-slim"), pair, "ours")
+    assert known[1] == 0
 
 
 def test_peers_side_by_side(

@@ -33,6 +33,7 @@ DOORS = {
     ("nets", "likeness.samples.files"),
     ("faces", "likeness.metric.loop"),
     ("faces", "likeness.metric.losses"),
+    ("faces", "likeness.metric.processes"),
 }
 
 

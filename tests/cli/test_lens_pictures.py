@@ -75,6 +75,7 @@ def test_mistakes_are_one_line_that_helps(cli: Cli, photos: Path, tmp_path: Path
         (["attribute", "alexnet-slim", cat, "--class", "golfball"], "'golf_ball'"),
         (["attribute", "face", cat, "--class", 3], "nothing that face takes"),
         (["attribute", "vgg-slim", cat, "--unit", "relu3_1:1", "--method", "grad"], "gradient"),
+        (["attribute", "vgg-slim", cat, "--unit", "relu3_1:1", "--layer", "relu2_1"], "choose grad-cam"),
         (["maximize", "vgg-slim", "--unit", "relu3_1:1", "-o", tmp_path / "out.doc"], "cannot write"),
     ):
         result = cli("lens", *words[:1], "-o", out, *words[1:])

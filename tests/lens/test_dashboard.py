@@ -285,6 +285,7 @@ def test_what_cannot_be_is_refused(vgg: Path, pictures: Path, tmp_path: Path) ->
     (tmp_path / "empty").mkdir()
     for arguments, options, message in (
         ((net, x), {"k": 5}, "square"),
+        ((net, x), {"k": -4}, "k is -4.*square"),
         ((net, x), {"units": "all"}, "selective"),
         ((net, x), {"units": ()}, "at least one"),
         ((net, x), {"units": [0, 7, 9], "layers": ["first"]}, "units 0...2, not 7, 9"),
@@ -427,6 +428,19 @@ def test_pictures_of_several_places(vgg: Path, pictures: Path, tmp_path: Path, m
         pages = checked(tmp_path / "out")
         assert "What vgg-v1.5 sees" in pages["index.html"].words
         assert all(f"· {i:02}.png ·" in pages["units/1-relu1_1-0.html"].words for i in range(2))
+
+
+def test_a_report_among_its_pictures_is_none_of_them(vgg: Path, pictures: Path, tmp_path: Path) -> None:
+    for place, inner in ((tmp_path / "a", "report"), (tmp_path / "b", "")):
+        place.mkdir()
+        for i in range(3):
+            (place / f"{i}.png").write_bytes((pictures / f"{i:02}.png").read_bytes())
+        for _ in range(2):
+            options: dict[str, Any] = {"layers": ["relu1_1"], "units": [0], "patches_only": True}
+            made = report(open_model(vgg, size=32), place, place / inner, **options)
+            assert list((place / inner).glob("pictures/*.webp")) and made.patches.samples == 3
+    with pytest.raises(InvalidOption, match="no picture in .* besides those of the report"):
+        report(open_model(vgg, size=32), tmp_path / "b" / "pictures", tmp_path / "b")
 
 
 def test_each_sample_is_asked_for_once_in_a_pass() -> None:

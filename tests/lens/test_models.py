@@ -10,10 +10,14 @@ from skimage import data as photographs
 from likeness.errors import InvalidOption, UnknownName, WeightsError
 from likeness.lens.models import batches, open_model
 from likeness.metric.augment import to_input
+from likeness.nets import weights_file
 from likeness.nets.classifier import Architecture, Classifier, save
 from likeness.nets.identity import Architecture as TowerArchitecture
 from likeness.nets.identity import Tower
 from likeness.nets.identity import save as save_tower
+from likeness.nets.perceptual import Architecture as VggArchitecture
+from likeness.nets.perceptual import Vgg
+from likeness.nets.perceptual import save as save_vgg
 from likeness.samples.images import read_image
 
 
@@ -64,7 +68,31 @@ def test_a_classifier_is_shown_what_it_learnt_from(size: int | None, tmp_path: P
     torch.testing.assert_close(model.tensor(shown), expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("suffix", ["safetensors", "npz"])
+def test_vggs_of_others(suffix: str, tmp_path: Path) -> None:
+    """torchvision's names, with a classifier that is not read, or Caffe's arrays; as `stylize` takes them."""
+    net = Vgg(VggArchitecture(widths=(2, 3, 4, 5, 6)))
+    state, file = net.state_dict(), tmp_path / f"vgg19.{suffix}"
+    if suffix == "npz":
+        np.savez(file, **{name: value.numpy() for name, value in state.items()})
+    else:
+        convs = [name.removesuffix(".weight") for name in state if name.endswith(".weight")]
+        named = {f"features.{2 * i}.{p}": state[f"{c}.{p}"] for i, c in enumerate(convs) for p in ("weight", "bias")}
+        weights_file.write(file, named | {"classifier.0.weight": torch.zeros(2, 2)}, {})
+    model = open_model(file, size=64)
+    assert (model.size, model.low) == (64, 0.0) and torch.equal(model.net.conv5_4.weight, net.conv5_4.weight)
+    weights_file.write(tmp_path / "alexnet.safetensors", {"features.0.weight": torch.zeros(2, 3, 11, 11)}, {})
+    with pytest.raises(WeightsError, match="neither VGG-16"):
+        open_model(tmp_path / "alexnet.safetensors")
+
+
 def test_what_no_picture_fits_is_refused(tmp_path: Path) -> None:
+    save_vgg(Vgg(VggArchitecture(spatial_dims=3, widths=(4,), depths=(1,))), tmp_path / "volume.safetensors")
+    save_vgg(Vgg(VggArchitecture(in_channels=1, widths=(4,), depths=(1,))), tmp_path / "grey-vgg.safetensors")
+    save_tower(Tower(TowerArchitecture(in_channels=1, size=48, widths=(4, 4, 4))), tmp_path / "grey-tower.safetensors")
+    for name, message in (("volume", "3 dim"), ("grey-vgg", "1 channel"), ("grey-tower", "1 channel")):
+        with pytest.raises(InvalidOption, match=message):
+            open_model(tmp_path / f"{name}.safetensors")
     save(Classifier(Architecture(("a", "b"), spatial_dims=1, widths=(4,) * 5)), tmp_path / "signal.safetensors")
     save(Classifier(Architecture(("a", "b"), in_channels=1, widths=(4,) * 5)), tmp_path / "grey.safetensors")
     save(Classifier(Architecture(("a", "b"), widths=(4,) * 5)), tmp_path / "net.safetensors")

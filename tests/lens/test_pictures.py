@@ -128,6 +128,13 @@ def test_classes_by_name_or_number() -> None:
         attribute_picture(named, IMAGE, 7)
 
 
+def test_only_grad_cam_takes_a_layer() -> None:
+    for method in ("gradient", "occlusion"):
+        with pytest.raises(InvalidOption, match=f"layer is '1', which {method} does not use"):
+            attribute_picture(model(), IMAGE, 1, method=method, layer="1")
+    assert attribute_picture(model(), IMAGE, 1, method="grad-cam", layer="1").to_dict()["layer"] == "1"
+
+
 def test_full_colour_is_the_99th_percentile_of_what_is_not_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     heat = torch.zeros(1, 2, 16, 16)
     heat[0, 0].view(-1)[:201] = torch.arange(-200, 1) - 10.0  # sizes 10, 11 ... 210; zero elsewhere

@@ -68,6 +68,14 @@ def test_matrices_are_stored_as_float16_without_changing_a_bit(tmp_path: Path) -
     np.testing.assert_array_equal(Engine(half).run(x)[0], Engine(full).run(x)[0])
 
 
+@pytest.mark.parametrize("half", [True, False])
+def test_what_a_file_says_of_itself(half: bool, tmp_path: Path) -> None:
+    said = {"b": "2", "a": "one"}
+    export.export_onnx(small(), tmp_path / "net.onnx", example_shape=(1, 3, 8, 8), half=half, metadata=said)
+    found = onnx.load(str(tmp_path / "net.onnx")).metadata_props
+    assert {one.key: one.value for one in found} == said
+
+
 def test_weights_that_float16_cannot_hold_stay_float32(tmp_path: Path) -> None:
     net = small()
     with torch.no_grad():

@@ -12,6 +12,7 @@ from likeness.errors import InvalidOption, WeightsError
 from likeness.nets.activations import activations, layer_shapes
 from likeness.nets.perceptual import (
     VGG16,
+    VGG19,
     Architecture,
     Vgg,
     from_caffe_arrays,
@@ -76,6 +77,24 @@ def test_a_shorter_net_shares_the_weights() -> None:
     assert short.conv1_1 is net.conv1_1
 
 
+def test_a_shorter_net_ends_at_the_layer_itself() -> None:
+    net, x = Vgg(Architecture(widths=(3, 4, 5, 6, 6), depths=VGG19)), torch.rand(1, 3, 36, 36)
+    for layer, depths in (
+        ("relu4_1", (2, 2, 4, 1)),
+        ("relu3_3", (2, 2, 3)),
+        ("conv1_2", (2,)),
+        ("relu5_4", VGG19),
+        ("relu5_9", VGG19),
+        ("relu6_1", VGG19),
+    ):
+        short = until(net, layer)
+        assert short.architecture.depths == depths
+        if depths != VGG19:
+            relu = layer.replace("conv", "relu")
+            assert [name for name, _ in short.named_children()][-1] == relu
+            assert torch.equal(short(x), activations(net, x, [relu])[relu])
+
+
 @pytest.mark.parametrize("depths", [VGG16, (2, 2, 4, 4, 4)])
 def test_torchvisions_weights(depths: tuple[int, ...]) -> None:
     """torchvision's `features` are convolution, ReLU and max pooling in a row, with zeros around."""
@@ -117,6 +136,38 @@ def test_caffes_weights(tmp_path: Path) -> None:
     np.savez(tmp_path / "short.npz", **{"conv1_1.weight": np.zeros((4, 3, 3, 3))})
     with pytest.raises(WeightsError, match="missing"):
         from_caffe_arrays(tmp_path / "short.npz")
+
+
+def test_caffes_classifier_is_not_read(tmp_path: Path) -> None:
+    net, more = Vgg(SLIM), {"fc6.weight": np.zeros((2, 8)), "fc6.bias": np.zeros(2), "prob": np.array("none")}
+    np.savez(tmp_path / "vgg.npz", **{k: v.numpy() for k, v in net.state_dict().items()}, **more)
+    assert from_caffe_arrays(tmp_path / "vgg.npz").architecture.depths == SLIM.depths
+
+
+def test_npz_files_that_hold_no_vgg_are_named(tmp_path: Path) -> None:
+    arrays = {k: v.numpy() for k, v in Vgg(SLIM).state_dict().items()}
+    np.savez(tmp_path / "whole.npz", **arrays)
+    np.savez_compressed(tmp_path / "packed.npz", **{k: np.random.default_rng(0).normal(size=99) for k in arrays})
+    whole, packed = ((tmp_path / f"{name}.npz").read_bytes() for name in ("whole", "packed"))
+    for content in (b"", b"PK", whole[:2000], whole[: len(whole) // 2], packed[:90] + b"\xff" * 99 + packed[189:]):
+        (tmp_path / "bad.npz").write_bytes(content)
+        with pytest.raises(WeightsError, match="bad.npz cannot be read as npz"):
+            from_caffe_arrays(tmp_path / "bad.npz")
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    with pytest.raises(WeightsError, match="array.npz cannot be read as npz"):
+        from_caffe_arrays(tmp_path / "array.npz")
+    kernel = np.zeros((4, 3, 3, 3))
+    for names, message in (
+        ({}, "it holds nothing"),
+        ({"conv1.weight": kernel, "conv1.bias": kernel[:, 0, 0, 0]}, "called conv1_1.weight.* it holds conv1.weight"),
+        ({"conv1_2.weight": kernel}, "damaged: KeyError: 'conv1_1.weight'"),
+        ({"conv1_1.weight": np.array(1.0)}, "damaged"),
+        ({"conv1_1.weight": np.array("text")}, "cannot be read"),
+    ):
+        np.savez(tmp_path / "odd.npz", **names)
+        with pytest.raises(WeightsError, match=f"odd.npz .*{message}"):
+            from_caffe_arrays(tmp_path / "odd.npz")
 
 
 def test_the_normalised_vgg19() -> None:

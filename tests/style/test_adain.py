@@ -15,7 +15,7 @@ from likeness.cli.main import main
 from likeness.errors import InvalidOption, WeightsError
 from likeness.nets.activations import activations
 from likeness.nets.engine import Engine
-from likeness.nets.perceptual import Architecture, Vgg
+from likeness.nets.perceptual import VGG19, Architecture, Vgg
 from likeness.nets.perceptual import load as load_vgg
 from likeness.nets.perceptual import save as save_vgg
 from likeness.samples.images import write_image
@@ -206,6 +206,14 @@ def test_training_lowers_both_losses(folders: dict[str, Path], tmp_path: Path) -
     assert long.content < 0.95 * short.content and long.style < 0.8 * short.style
     made = load(tmp_path / "60.safetensors").stylize(torch.rand(1, 3, 33, 40), [torch.rand(1, 3, 32, 32)])
     assert made.shape == (1, 3, 33, 40)
+
+
+def test_a_whole_vgg19_ends_where_its_statistics_are_taken(folders: dict[str, Path], tmp_path: Path) -> None:
+    vgg = Vgg(Architecture(widths=(4, 4, 4, 4, 4), depths=VGG19, mean=(0.5,), scale=(0.25,)))
+    save_vgg(vgg, tmp_path / "vgg19.safetensors")
+    options = SMALL | {"encoder": tmp_path / "vgg19.safetensors", "steps": 1, "every": 1}
+    train_adain(folders["pictures"], folders["styles"], out=tmp_path / "net.safetensors", **options)
+    assert load(tmp_path / "net.safetensors").encoder.architecture.depths == (2, 2, 4, 1)
 
 
 def test_a_quarter_of_the_pictures_are_their_own_style(

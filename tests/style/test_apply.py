@@ -13,7 +13,7 @@ from likeness.errors import InvalidOption, MissingDependency, UnreadableFile, We
 from likeness.samples.images import read_image, write_image
 from likeness.style import apply as module
 from likeness.style.apply import apply, check, open_net, resized
-from likeness.style.transform import Architecture, Transform, export, memory, save
+from likeness.style.transform import Architecture, Transform, export, memory, onnx_bytes, save
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +67,55 @@ def test_too_large_and_too_small(net: Path) -> None:
         apply(net, photographs.astronaut()[:4])
 
 
+def test_the_size_that_is_advised_is_taken(net: Path, onnx: Path) -> None:
+    for file, allowed in ((net, 200_000_000), (net, 134_500_000), (onnx, 10_000_000)):
+        opened = open_net(file)
+        for height, width in ((3000, 4000), (4000, 3000), (2000, 2000), (401, 9000)):
+            with pytest.raises(InvalidOption, match="choose --size") as error:
+                check(opened, (height, width), max_memory=allowed)
+            longer = int(str(error.value).split("--size ")[1].split()[0])
+            for more in (-0.49, 0.0, 0.49):  # of a pixel, which scaling took from the picture's own shorter side
+                own = [n + more * (n < max(height, width)) for n in (height, width)]
+                check(opened, [round(n * longer / max(own)) for n in own], max_memory=allowed)
+            assert opened.memory([n * 1.1 * longer / max(height, width) for n in (height, width)]) > allowed
+    with pytest.raises(InvalidOption, match="would need .* needs more for a picture of any size"):
+        check(open_net(net), (300, 400), max_memory=100_000_000)
+
+
+def test_an_onnx_file_says_what_it_needs(net: Path, onnx: Path, tmp_path: Path) -> None:
+    from onnx import helper
+    from onnx import load as load_onnx
+    from onnx import save as save_onnx
+
+    assert open_net(onnx).smallest == 5
+    assert open_net(onnx).memory((30, 40)) == 1200 * onnx_bytes(Architecture(widths=(4, 6, 8), blocks=1))
+    save(Transform(Architecture(widths=(32, 48, 8, 8, 8), blocks=0)), tmp_path / "wide.safetensors")
+    export(tmp_path / "wide.safetensors", tmp_path / "wide.onnx")
+    wide = open_net(tmp_path / "wide.onnx")
+    assert wide.smallest == 17 and wide.memory((30, 40)) > 2 * open_net(onnx).memory((30, 40))
+    model = load_onnx(str(onnx))
+    for said, memory_of, smallest in (({}, 2100, 17), ({"likeness.smallest": "9"}, 2100, 9)):
+        helper.set_model_props(model, said)
+        save_onnx(model, str(tmp_path / "other.onnx"))
+        other = open_net(tmp_path / "other.onnx")
+        assert (other.memory((1, 1)), other.smallest) == (memory_of, smallest)
+    helper.set_model_props(model, {"likeness.smallest": "few"})
+    save_onnx(model, str(tmp_path / "other.onnx"))
+    with pytest.raises(WeightsError, match="other.onnx is damaged.*few"):
+        open_net(tmp_path / "other.onnx")
+
+
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 @pytest.mark.slow
-def test_memory_is_what_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["net.safetensors", "net.onnx"])
+def test_memory_is_what_is_said(file: str, tmp_path: Path) -> None:
     """The peak of a 3-megapixel picture through the default net, against `memory`."""
     import subprocess
     import sys
 
     torch.manual_seed(0)
     save(Transform(), tmp_path / "net.safetensors")
+    export(tmp_path / "net.safetensors", tmp_path / "net.onnx")
     code = """
 import sys, numpy as np
 from likeness.style.apply import open_net, apply
@@ -87,7 +127,7 @@ apply(net, np.zeros((1500, 2000, 3), np.uint8))
 print(peak_memory() - before, net.memory((1500, 2000)))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "net.safetensors")], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, str(tmp_path / file)], capture_output=True, text=True, check=True
     )
     used, said = map(int, done.stdout.split())
     assert 0.5 * said < used < 1.1 * said

@@ -37,6 +37,21 @@ def test_it_walks_where_torchs_walks(history: int) -> None:
     assert valley(ours)[0] < 1.01 * valley(theirs)[0]
 
 
+def test_the_first_step_of_a_large_sample_is_longer_than_torchs() -> None:
+    """Of gradients whose sum of sizes is above 1e4, as a picture's is."""
+    start = torch.rand(1, 3, 100, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gradient = torch.randn(start.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    theirs = start.clone().requires_grad_(True)
+    theirs.grad = gradient.clone()
+    torch.optim.LBFGS([theirs], lr=1.0, max_iter=1, tolerance_grad=0, tolerance_change=0).step(lambda: 1.0)
+    ours = start.clone()
+    lbfgs.move(ours, gradient.clone(), {}, rate=1.0, history=3, compact=False)
+    total = float(gradient.abs().sum())
+    assert total > 2e4
+    torch.testing.assert_close(theirs.detach(), start - gradient / total)
+    torch.testing.assert_close(ours, start - 1e-4 * gradient)
+
+
 def test_what_it_keeps_between_steps() -> None:
     """The last gradient and step, and pairs: history - 1 of them while J is evaluated, and in bfloat16 if asked."""
     x, state = torch.rand(1, 3, 500), dict[str, Any]()

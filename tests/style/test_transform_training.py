@@ -69,6 +69,12 @@ def test_a_resumed_run_ends_in_the_same_bytes(folder: Path, tmp_path: Path) -> N
         train_style(folder / "set" / "cat0.png", [folder / "set"], out=tmp_path / "x", **SMALL, encoder=vgg, **options)
 
 
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_small_batches(batch: int, folder: Path, tmp_path: Path) -> None:
+    trained = train(folder, tmp_path / "net.safetensors", batch=batch, steps=2, every=1)
+    assert trained.J > 0 and trained.unrest > 0
+
+
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_the_J_of_a_batch_is_the_mean_of_J(dims: int) -> None:
     torch.manual_seed(dims)

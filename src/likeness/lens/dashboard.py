@@ -88,12 +88,11 @@ def report(
     Raises UnknownName for a layer there is none of, InvalidOption for units there are none of or where no sample can be
     used, StorageError.
     """
-    side = round(k**0.5)
-    if k < 1 or side * side != k:
+    if k < 1 or (side := round(k**0.5)) ** 2 != k:
         raise InvalidOption(f"k is {k}; the page shows squares of patches: 1, 4, 9, 16")
     if isinstance(units, str) and units != "selective" or not len(units):
         raise InvalidOption(f"units is {units!r}; it must be numbers, at least one, or 'selective'")
-    name, module, exhibits = _opened(net, samples, names, subjects)
+    name, module, exhibits = _opened(net, samples, names, subjects, Path(folder))
     with contextlib.closing(exhibits.batches()) as batches:
         first = next(batches, None)
     if first is None:
@@ -205,15 +204,18 @@ def _opened(
     samples: Any,
     names: Sequence[str] | None,
     subjects: Sequence[str] | None,
+    folder: Path,
 ) -> tuple[str, nn.Module, Exhibits]:
-    """The net's name, the net, and the samples."""
+    """The net's name, the net, and the samples; drawings of an earlier report in `folder` are none."""
     if isinstance(net, nn.Module):
         return type(net).__name__, net, of_samples(samples, names, subjects)
     model = net if isinstance(net, Model) else open_model(net)
     places = [samples] if isinstance(samples, (str, os.PathLike)) else samples
-    files = list_images(places)
+    drawn = {file.resolve() for file in folder.glob("pictures/*.webp")}
+    files = [file for file in list_images(places) if file.resolve() not in drawn]
     if not files:
-        raise InvalidOption(f"there is no picture in {', '.join(map(str, places))}")
+        besides = f" besides those of the report in {folder}" if drawn else ""
+        raise InvalidOption(f"there is no picture in {', '.join(map(str, places))}{besides}")
     if names is not None or subjects is not None:
         raise InvalidOption("pictures are called by their files, subjects by folders; leave names and subjects away")
     subject_of = (

@@ -62,7 +62,7 @@ class Model:
 @torch.inference_mode(False)  # weights made within it would have no gradients ever after
 def open_model(model: str | os.PathLike[str], *, size: int | None = None) -> Model:
     """The net that the catalogue calls `model`, or of a safetensors file of ours: an encoder of faces, a VGG, a
-    classifier.
+    classifier. A VGG may be in any file that `nets.perceptual.read_net` knows.
 
     size: side of the pictures in pixels, for nets that take any (default: a classifier's own, else 224). Encoders of
     faces take aligned crops; of a photograph that is no such crop the face is cut out.
@@ -70,30 +70,31 @@ def open_model(model: str | os.PathLike[str], *, size: int | None = None) -> Mod
     Raises UnknownName, WeightsError where the file is no net that can be looked into, InvalidOption.
     """
     path = _file(model)
-    metadata = weights_file.read(path)[1]
+    arrays = path.suffix == ".npz"
+    # torchvision's VGGs say nothing of themselves, but for the names of their tensors
+    features, metadata = ({}, {}) if arrays else weights_file.read(path, prefix="features.0.")
     name = os.fspath(model)
     if identity.KIND in metadata:
         tower = identity.load(path)
-        if tower.architecture.spatial_dims != 2:
-            raise InvalidOption(f"{model} takes samples of {tower.architecture.spatial_dims} dimensions, not pictures")
+        _check_pictures(name, tower.architecture)
         own = tower.architecture.size
         if size not in (None, own):
             raise InvalidOption(f"size is {size}; {model} takes crops of {own} pixels")
         return Model(name, tower, own, lambda image: _face(image, own), low=-1.0)
-    if perceptual.KIND in metadata:
-        vgg = perceptual.load(path)
+    if classifier.KIND in metadata:
+        net = classifier.load(path)
+        a = net.architecture
+        _check_pictures(name, a)
+        side = replace(a, size=a.size if size is None else size).size  # raises where its maps would be empty
+        return Model(name, net, side, lambda image: squared(image, side), low=-1.0, classes=a.classes)
+    if arrays or features or perceptual.KIND in metadata:
+        vgg = perceptual.read_net(path)
+        _check_pictures(name, vgg.architecture)
         side = SIDE if size is None else size
         least = max(perceptual.smallest(vgg.architecture, layer) for layer, _ in vgg.named_children() if "_" in layer)
         if side < least:
             raise InvalidOption(f"size is {size}; {model} needs at least {least} pixels")
         return Model(name, vgg, side, lambda image: squared(image, side))
-    if classifier.KIND in metadata:
-        net = classifier.load(path)
-        a = net.architecture
-        if (a.spatial_dims, a.in_channels) != (2, 3):
-            raise InvalidOption(f"{model} takes samples of {a.spatial_dims} dimensions, {a.in_channels} channels")
-        side = replace(a, size=a.size if size is None else size).size  # raises where its maps would be empty
-        return Model(name, net, side, lambda image: squared(image, side), low=-1.0, classes=a.classes)
     raise WeightsError(f"{path} is not a net that can be looked into (an encoder of faces, a VGG, a classifier)")
 
 
@@ -137,6 +138,13 @@ def _file(model: str | os.PathLike[str]) -> Path:
         if not path.is_file():
             raise WeightsError(f"{model!r} is an ONNX file only; looking inside needs the safetensors of a net of ours")
     return path
+
+
+def _check_pictures(model: str, a: identity.Architecture | perceptual.Architecture | classifier.Architecture) -> None:
+    if (a.spatial_dims, a.in_channels) != (2, 3):
+        raise InvalidOption(
+            f"{model} takes samples of {a.spatial_dims} dimensions and {a.in_channels} channels, not pictures"
+        )
 
 
 def _face(image: np.ndarray, side: int) -> np.ndarray | None:

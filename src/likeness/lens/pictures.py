@@ -125,6 +125,8 @@ def attribute_picture(
 
     Raises UnreadableFile, UnknownName, InvalidOption.
     """
+    if layer is not None and method != "grad-cam":
+        raise InvalidOption(f"layer is {layer!r}, which {method} does not use: leave it away, or choose grad-cam")
     image = shown(model, picture)
     x = model.tensor(image)[None]
     if isinstance(what, tuple):

@@ -116,6 +116,7 @@ class Engine:
         self._shrink.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self._label = label
         self.input_shape: tuple[int | None, ...] = next(iter(self._inputs.values()))
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.output_names: tuple[str, ...] = tuple(node.name for node in self._session.get_outputs())
         self.threads: int = options.intra_op_num_threads
 

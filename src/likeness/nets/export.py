@@ -35,6 +35,7 @@ def export_onnx(
     half: bool = True,
     opset: int = 17,
     tolerance: float = TOLERANCE,
+    metadata: Mapping[str, str] = MappingProxyType({}),
 ) -> float:
     """Write `net` (in eval mode, on the CPU) as ONNX and return its largest difference from torch (<= `tolerance`).
 
@@ -42,6 +43,7 @@ def export_onnx(
     `more_inputs`: name -> shape of what `net` takes after the image; of the same batch, and with sizes of its own.
     `half`: tensors whose values are float16 numbers (a net loaded from float16 safetensors) are stored as float16 and
     cast back when loaded: half the file, not one bit of difference. Others stay float32.
+    `metadata`: what the file says of itself beside the graph, as names and texts.
     Differences are measured relative to the output's largest value where that is above 1, on three batches.
     Raises MissingDependency without torch and onnx, InvalidOption in training mode, WeightsError where the nets differ
     (then no file is written), StorageError where the file cannot be written.
@@ -79,11 +81,12 @@ def export_onnx(
                 do_constant_folding=False,
                 dynamo=False,
             )
+        model = onnx.load(str(made))
         if half:
-            model = onnx.load(str(made))
             _store_half(model)
-            onnx.checker.check_model(model)
-            onnx.save(model, str(made))
+        onnx.helper.set_model_props(model, dict(metadata))
+        onnx.checker.check_model(model)
+        onnx.save(model, str(made))
         worst = compare(net, made, *shapes.values(), dynamic_spatial=dynamic_spatial)
         if not worst <= tolerance:
             raise WeightsError(

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import zipfile
+import zlib
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, replace
 
@@ -117,10 +120,14 @@ def smallest(architecture: Architecture, layer: str) -> int:
 
 
 def until(net: Vgg, layer: str) -> Vgg:
-    """A net that ends with the block of `layer`, sharing the weights of `net`."""
-    block = int(layer.lstrip("convrelupi").split("_")[0])
+    """A net that ends with `layer`, a relu or a convolution (then with its relu), sharing the weights of `net`; all of
+    it where it has no such layer."""
+    block, _, number = layer.lstrip("convrelupi").partition("_")
     a = net.architecture
-    short = Vgg(replace(a, widths=a.widths[:block], depths=a.depths[:block]))
+    depths = a.depths[: int(block)]
+    if len(depths) == int(block):
+        depths = (*depths[:-1], min(depths[-1], int(number)))
+    short = Vgg(replace(a, widths=a.widths[: len(depths)], depths=depths))
     for name, module in net.named_children():
         if name in dict(short.named_children()):
             setattr(short, name, module)
@@ -186,20 +193,30 @@ def from_torchvision(state: dict[str, Tensor], *, pooling: str = "max", padding:
 
 def from_caffe_arrays(path: str | os.PathLike[str], *, pooling: str = "max", padding: str = "reflect") -> Vgg:
     """A Vgg from an npz of `conv1_1.weight` (out, in, 3, 3), `conv1_1.bias`, ... of any depth, whose input is BGR
-    0...255 less Caffe's mean: the form in which the normalised VGG-19 (Gatys) is passed on."""
+    0...255 less Caffe's mean: the form in which the normalised VGG-19 (Gatys) is passed on. What else the file holds
+    (a classifier: `fc6.weight`, ...) is not read. Raises WeightsError."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            tensors = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays.files}
-    except (OSError, ValueError) as error:
+            names = [name for name in arrays.files if re.fullmatch(r"conv\d_\d+\.(weight|bias)", name)]
+            tensors = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in names}
+            found = ", ".join(arrays.files[:3]) or "nothing"
+    except (OSError, EOFError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise WeightsError(f"{path} cannot be read as npz: {error}") from error
-    convs = sorted(name.removesuffix(".weight") for name in tensors if name.endswith(".weight"))
-    blocks = sorted({int(name[4]) for name in convs})
-    depths = tuple(sum(name[4] == str(block) for name in convs) for block in blocks)
-    widths = tuple(len(tensors[f"conv{block}_1.weight"]) for block in blocks)
+    if not tensors:
+        raise WeightsError(f"{path} has no arrays called conv1_1.weight, conv1_1.bias, ...; it holds {found}")
     mean = (103.939 / 255, 116.779 / 255, 123.68 / 255)
-    architecture = Architecture(
-        widths=widths, depths=depths, pooling=pooling, padding=padding, order="bgr", mean=mean, scale=(1 / 255,)
-    )
+    with weights_file.damaged(path):
+        convs = [name.removesuffix(".weight") for name in tensors if name.endswith(".weight")]
+        blocks = sorted({name[4] for name in convs})
+        architecture = Architecture(
+            widths=tuple(len(tensors[f"conv{block}_1.weight"]) for block in blocks),
+            depths=tuple(sum(name[4] == block for name in convs) for block in blocks),
+            pooling=pooling,
+            padding=padding,
+            order="bgr",
+            mean=mean,
+            scale=(1 / 255,),
+        )
     return _filled(architecture, tensors, str(path))
 
 

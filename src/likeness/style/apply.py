@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from ..nets.engine import Engine
 from ..samples.images import ImageSource, read_image, resized
 
 MEMORY = 2_000_000_000
-ONNX_BYTES = 500  # per pixel, measured with the default net: ONNX Runtime keeps the widest maps whole
+# What an ONNX file says that it needs; of one that does not say, what nets as wide as any in use do.
+ONNX_NEEDS = {"likeness.bytes_per_position": 2100, "likeness.smallest": 17}
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,11 @@ def _open_onnx(path: str | os.PathLike[str]) -> Net:
     engine = Engine(Path(path))
     if engine.input_shape != (None, 3, None, None) or len(engine.output_names) != 1:
         raise WeightsError(f"{path} is not a net that paints: it must take and give pictures (any, 3, any, any)")
-    return Net(lambda x: engine.run(x)[0], lambda spatial: ONNX_BYTES * int(np.prod(spatial)), 5)
+    try:
+        each, smallest = (int(engine.metadata.get(name, usual)) for name, usual in ONNX_NEEDS.items())
+    except ValueError as error:
+        raise WeightsError(f"{path} is damaged, what it says that it needs is no number: {error}") from error
+    return Net(lambda x: engine.run(x)[0], lambda spatial: each * math.prod(spatial), smallest)
 
 
 def _open_transform(path: str | os.PathLike[str]) -> Net:
@@ -106,11 +112,24 @@ def check(net: Net, spatial: Sequence[int], max_memory: int = MEMORY) -> None:
     if min(spatial) < net.smallest:
         raise InvalidOption(f"{width} x {height} pixels are too few; this net needs {net.smallest} along each side")
     if (needed := net.memory(spatial)) > max_memory:
-        longer = int(max(spatial) * (max_memory / needed) ** 0.5)
+        longer = _fitting(net, spatial, max_memory, int(max(spatial) * (max_memory / needed) ** 0.5))
         raise InvalidOption(
             f"{width} x {height} pixels would need {needed / 1e9:.1f} GB, more than {max_memory / 1e9:.1f} GB; "
-            f"choose --size {longer} or less"
+            + (f"choose --size {longer} or less" if longer else "this net needs more for a picture of any size")
         )
+
+
+def _fitting(net: Net, spatial: Sequence[int], max_memory: int, most: int) -> int:
+    """The longer side, at most `most`, of the largest picture of this shape that the net can paint; 0 where none is."""
+    for longer in range(most, 0, -1):
+        ratio = longer / max(spatial)
+        # The picture's own shape may be a little less narrow than that of the pixels that were asked for first.
+        size = [min(longer, int(n * ratio) + 1) for n in spatial]
+        if min(size) <= net.smallest:
+            return 0
+        if net.memory(size) <= max_memory:
+            return longer
+    return 0
 
 
 def to_floats(image: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from ..nets.layers import check_dims, conv, instance_norm, output_size, reflecte
 KIND = "likeness.transform"
 EPSILON = 1e-5  # in instance normalisation
 STRIP = 16 << 20  # bytes of a strip's widest map
+ARENA = 1.75  # what ONNX Runtime took at most of what it needed at once, over nets and sizes: its memory is in pieces
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,18 @@ def memory(architecture: Architecture, spatial: Sequence[int]) -> int:
     return 4 * (max(pairs) + 2 * a.in_channels * positions[0]) + 8 * STRIP
 
 
+def onnx_bytes(architecture: Architecture) -> int:
+    """Bytes per position that ONNX Runtime needs at most for a net of this kind: it keeps whole what a convolution is
+    given, that doubled and with a border, and what it gives before and after normalisation, in blocks of 16 channels.
+    """
+    a = architecture
+    shares = [0.5 ** (i * a.spatial_dims) for i in range(len(a.widths))]  # of the positions, at each size
+    made = [16 * -(-width // 16) * share for width, share in zip(a.widths, shares, strict=True)]
+    doubled = [w * (coarse + 2 * fine) for w, fine, coarse in zip(a.widths[1:], shares, shares[1:], strict=False)]
+    most = max(*(2 * one for one in made), *doubled, 3 * made[-1])
+    return math.ceil(ARENA * 4 * (most + 2 * a.in_channels))
+
+
 def save(net: Transform, path: str | os.PathLike[str], *, more: Mapping[str, str] | None = None) -> None:
     """Write a net as safetensors with its architecture in the metadata, kernels as float16. `more`: further metadata
     (what it was trained on)."""
@@ -196,7 +209,13 @@ def export(file: str | os.PathLike[str], onnx: str | os.PathLike[str]) -> dict[s
     a = load(file).architecture
     shape = (1, a.in_channels, *(45, 67, 27)[: a.spatial_dims])  # odd, so that the cut after a doubling is seen
     worst = export_onnx(
-        load(file), onnx, example_shape=shape, dynamic_spatial=True, output_names=("painted",), tolerance=1e-4
+        load(file),
+        onnx,
+        example_shape=shape,
+        dynamic_spatial=True,
+        output_names=("painted",),
+        tolerance=1e-4,
+        metadata={"likeness.bytes_per_position": str(onnx_bytes(a)), "likeness.smallest": str(a.smallest)},
     )
     sizes = [None] * a.spatial_dims
     size = os.path.getsize(onnx)

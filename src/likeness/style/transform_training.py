@@ -133,7 +133,7 @@ def train_style(
     decides = cost | {"stability_weight": stability_weight, "size": size, "batch": batch}
     decides["style"] = zlib.crc32(painting.numpy().tobytes())
     held = torch.Generator().manual_seed(seed)
-    tests = as_samples([random_crop(unseen, size, held, shrink=1.0) for _ in range(16)])
+    tests = as_samples([random_crop(unseen, size, held, shrink=1.0) for _ in range(16 // group * group)])
     seen = _contents(J, tests)
     with torch.no_grad():
         unpainted = max(1e-12, float(torch.stack(J.of_batch(tests, seen)).sum()))
