@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,64 @@ def test_a_photograph_of_12_million_pixels_fits_into_one_gigabyte_and_a_quarter(
     found = estimate.fit(job(), tile="auto", memory_limit=base + 1_200_000_000)
     assert found.tile is not None and found.tile >= 128
     assert found.history >= 1
+
+
+def with_warm_up(optimizer: str) -> Job:
+    """VGG-19, with the slim net of `job` standing in."""
+    slim = job()
+    large = Vgg(Architecture(widths=(64, 128, 256, 512), depths=(2, 2, 4, 1)))
+    return replace(slim, net=large, optimizer=optimizer, slim=slim.net)
+
+
+@pytest.mark.parametrize("tile", [None, 1024, 256])
+@pytest.mark.parametrize(("history", "compact"), [(10, False), (3, True)])
+def test_with_l_bfgs_the_warm_up_takes_no_more_than_the_run(tile: int | None, history: int, compact: bool) -> None:
+    one = with_warm_up("lbfgs")
+    assert one.slim is not None
+    way = tile, history, compact
+    assert estimate.warm_up_memory(one, one.slim, *way) <= estimate.memory(one, *way)
+
+
+def test_the_warm_up_is_counted_and_left_out_where_it_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its L-BFGS keeps 10 pairs, where Adam keeps two vectors."""
+    monkeypatch.setattr(machine, "resident", lambda: 0)
+    one = with_warm_up("adam")
+    assert one.slim is not None
+    run, warm_up = estimate.memory(one, 256, 10, False), estimate.warm_up_memory(one, one.slim, 256, 10, False)
+    assert warm_up > run + 10 * 12 * 3072 * 4096
+    for limit, fits in ((warm_up, True), (warm_up - 1, False), (run, False)):
+        found = estimate.fit(one, tile=256, compact=False, memory_limit=limit)
+        assert (found.warm_up, found.peak_memory_bytes) == (fits, warm_up if fits else run)
+    assert not estimate.fit(replace(one, slim=None), tile=256, memory_limit=LARGE).warm_up
+    tight = estimate.fit(one, tile="auto", memory_limit=run)  # for the warm-up's sake the run gives nothing up
+    alone = estimate.fit(replace(one, slim=None), tile="auto", memory_limit=run)
+    assert (tight.tile, tight.history, tight.compact) == (alone.tile, alone.history, alone.compact)
+
+
+def test_the_seconds_of_the_warm_up_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "_time_per_position", lambda job, *_: 1e-3 if job.slim else 1e-4)
+    monkeypatch.setattr(estimate, "_bandwidth", lambda: math.inf)
+    large, slim = net(2, (16, 32)), net()
+    size = (100, 100)
+    one = Job(large, size, (size,), "lbfgs", ("relu2_1",), ("relu1_1", "relu2_1"), slim=slim)
+    plan = estimate.fit(one, tile=None, memory_limit=LARGE)
+    assert plan.warm_up
+    with_it, without = (
+        estimate.seconds(one, replace(plan, warm_up=warm_up), [size], 5, {}) for warm_up in (True, False)
+    )
+    assert with_it - without == pytest.approx(10**4 * (30 * 1e-4 + 0.7 * 2 * (1e-3 + 2e-4)))
+
+
+@pytest.mark.parametrize("tile", [-8, 0, 3, 100])
+def test_a_tile_that_cannot_be_is_refused_before_any_work(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 is no multiple of relu4_1's stride of 8."""
+    with pytest.raises(InvalidOption, match=f"tile is {tile}; it must be a multiple of 8"):
+        estimate.fit(job((400, 500)), tile=tile, memory_limit=LARGE)
+    monkeypatch.setattr("likeness.style.stylize.objective", None)
+    sample = torch.rand(1, 3, 400, 500)
+    for ask in (estimate_sample, stylize_sample):
+        with pytest.raises(InvalidOption, match="it must be a multiple of 2"):
+            ask(net(), sample, [Style(sample)], **LAYERS, scales=2, tile=tile - 1 + tile % 2)
 
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam", "gd"])

@@ -186,6 +186,8 @@ def test_what_cannot_be_asked() -> None:
         {"style_weight": -1.0},
         {"content_weight": float("nan")},
         {"style_layers": {"relu1_1": float("inf")}},
+        {"content_layers": {"relu1_1": -1.0}, "style_layers": {"relu1_1": 1.0}},  # a layer of both
+        {"content_layers": {"relu1_1": float("nan")}, "style_layers": {"relu1_1": 1.0}},
     ):
         with pytest.raises(InvalidOption, match="at least 0"):
             ask(**options)

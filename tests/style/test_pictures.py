@@ -10,10 +10,10 @@ import torch
 from skimage import data as pictures
 
 from likeness.cli.main import main
-from likeness.errors import FingerprintMismatch, InvalidOption, UnreadableFile, WeightsError
+from likeness.errors import FingerprintMismatch, InvalidOption, StorageError, UnreadableFile, WeightsError
 from likeness.nets.perceptual import Architecture, Vgg, save
 from likeness.samples.images import read_image, write_image
-from likeness.style.pictures import restylize, stylize
+from likeness.style.pictures import StylizedPicture, estimate_stylize, restylize, stylize
 
 FAST: dict[str, Any] = {
     "size": 64,
@@ -150,6 +150,41 @@ def test_the_command_line(encoder: Path, folder: Path, tmp_path: Path, capsys: p
     assert "evaluations" in capsys.readouterr().out
 
 
+def test_a_run_is_kept_until_its_picture_is_saved(
+    encoder: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, out = tmp_path / "run.safetensors", tmp_path / "out.png"
+    assert main(words(folder, encoder, tmp_path / "whole.png")) == 0
+
+    def full(*_: object) -> None:
+        raise StorageError("cannot write out.png: disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StylizedPicture, "save", full)
+        assert main(words(folder, encoder, out, "--resume", str(store))) == 2
+    assert "disk full" in capsys.readouterr().err
+    assert store.exists() and not out.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("likeness.style.stylize.within_range", None)  # nothing is left to be evaluated
+        assert main(words(folder, encoder, out, "--resume", str(store))) == 0
+    assert out.read_bytes() == (tmp_path / "whole.png").read_bytes()
+    assert not store.exists()
+    again = restylize(tmp_path / "out.json")
+    assert np.array_equal(again.image, read_image(out))
+
+
+def test_an_estimate_counts_the_warm_up(encoder: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("likeness.style.pictures.SLIM", str(encoder))
+    torch.manual_seed(1)
+    large = folder / "large.safetensors"
+    save(Vgg(Architecture(widths=(32, 48), depths=(1, 1))), large)
+    for wanted in (True, False):
+        found = estimate_stylize(
+            folder / "content.png", folder / "style.png", encoder=large, warm_up=wanted, **FAST, memory_limit=10**12
+        )
+        assert found.warm_up is wanted
+
+
 def test_an_estimate_does_nothing(
     encoder: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,6 +207,12 @@ def test_an_estimate_does_nothing(
         (("--mask", "only.png"), "CONTENT_MASK:STYLE_MASK"),
         (("--tile", "big"), "--tile"),
         (("--tile", "3"), "multiple of 2"),
+        (("--tile", "-8"), "tile is -8; it must be a multiple of 2"),
+        (("--tile", "0", "--estimate"), "tile is 0; it must be a multiple of 2"),
+        (("--memory-limit", "nan"), "--memory-limit: 'nan' is not a number of gigabytes"),
+        (("--memory-limit", "inf", "--estimate"), "--memory-limit: 'inf' is not"),
+        (("--memory-limit", "-1"), "'-1' is not"),
+        (("--memory-limit", "lots"), "'lots' is not"),
         (("--size", "2"), "positions"),
         (("--init", "nosuch.png"), "nosuch.png"),
     ],
@@ -181,6 +222,6 @@ def test_errors_are_one_line(
 ) -> None:
     assert main(words(folder, encoder, tmp_path / "out.png", *more)) == 2
     error = capsys.readouterr().err
-    assert message in error
-    assert "Traceback" not in error
+    assert message in error and error.count("\n") == 1
+    assert "Traceback" not in error and "internal error" not in error
     assert not (tmp_path / "out.png").exists()

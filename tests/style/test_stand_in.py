@@ -10,7 +10,9 @@ import torch
 
 from likeness.nets.activations import activations
 from likeness.nets.perceptual import Architecture, Vgg
+from likeness.style import machine, stylize
 from likeness.style import stand_in as module
+from likeness.style.descent import Descent
 from likeness.style.objective import CONVENTIONS, Style, cost_options, objective
 from likeness.style.stand_in import can_stand_in, stand_in, warmed
 from likeness.style.stylize import stylize_sample
@@ -74,7 +76,7 @@ def test_a_net_that_can_be_mapped_exactly_measures_the_same_j(
     cost = cost_options(**COST, convention=convention, style_weight=100.0)
     seen: list[float] = []
     found = warmed(
-        slim, large, content, content, [Style(style)], tile=None, low=False,
+        slim, large, Descent(content), content, [Style(style)], tile=None, low=False,
         on_step=lambda walk: seen.append(walk.trace[-1]), **cost,
     )  # fmt: skip
     J = objective(large, content, [Style(style)], **cost)
@@ -104,12 +106,42 @@ def test_a_run_begins_where_the_stand_in_ends_and_resumes_to_the_byte(tmp_path: 
     cold = stylize_sample(large, content, [Style(style)], **(options | {"warm_up": None}))
     assert cold.settings["warm_up"] is False and warm.J[0] < cold.J[0]
 
-    for place in (("1/2", 4), ("2/2", 10)):
-        again = options | {"checkpoint": tmp_path / "run", "checkpoint_every": 2}
+    for number, place in enumerate([("1/2", 4), ("2/2", 10)]):
+        again = options | {"checkpoint": tmp_path / f"run{number}", "checkpoint_every": 2}
         with pytest.raises(KeyboardInterrupt):
             stylize_sample(large, content, [Style(style)], on_progress=stop_at(place), **again)
         resumed = stylize_sample(large, content, [Style(style)], **again)
         assert np.array_equal(resumed.sample, warm.sample)
+
+
+def test_the_warm_up_keeps_to_the_plan_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    slim, large = vgg(2, (4, 5)), vgg(2, (16, 32), 1)
+    content, style = (torch.rand(1, 3, 40, 48, generator=torch.Generator().manual_seed(i)) for i in (5, 6))
+    options: dict[str, Any] = {**COST, "steps": 2, "scales": 1, "precision": "fp32", "warm_up": slim}
+    walks: list[Descent] = []
+
+    def noted(slim: Vgg, large: Vgg, walk: Descent, *more: Any, **options: Any) -> torch.Tensor:
+        walks.append(walk)
+        return warmed(slim, large, walk, *more, **options)
+
+    monkeypatch.setattr(stylize, "warmed", noted)
+    stylize_sample(large, content, [Style(style)], history=3, compact=True, **options)
+    (walk,) = walks
+    assert len(walk.trace) == module.EVALUATIONS
+    assert (walk.history, walk.compact, walk.best.dtype) == (3, True, torch.float16)
+    assert len(walk.state["pairs"]) < 3
+
+
+def test_a_warm_up_that_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adam fits where 10 pairs of L-BFGS, which the warm-up would keep, do not."""
+    monkeypatch.setattr(machine, "resident", lambda: 0)
+    slim, large = vgg(2, (2, 2)), vgg(2, (4, 6), 1)
+    content, style = (torch.rand(1, 3, 400, 500, generator=torch.Generator().manual_seed(i)) for i in (5, 6))
+    options: dict[str, Any] = {**COST, "steps": 1, "scales": 1, "precision": "fp32", "optimizer": "adam"}
+    options |= {"tile": None, "compact": False, "memory_limit": 172_000_000}
+    left_out = stylize_sample(large, content, [Style(style)], warm_up=slim, **options)
+    assert left_out.settings["warm_up"] is False
+    assert np.array_equal(left_out.sample, stylize_sample(large, content, [Style(style)], **options).sample)
 
 
 def stop_at(place: tuple[str, int]) -> Any:
@@ -130,5 +162,6 @@ def test_the_factors_of_the_large_net_count() -> None:
     noted = replace(real, style=lambda channels: asked.append(channels) or real.style(channels))  # type: ignore[func-returns-value]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(CONVENTIONS, "johnson", noted)  # type: ignore[arg-type]
-        warmed(slim, large, content, content, [Style(style)], tile=None, low=False, on_step=lambda _: None, **cost)
+        walk = Descent(content)
+        warmed(slim, large, walk, content, [Style(style)], tile=None, low=False, on_step=lambda _: None, **cost)
     assert set(asked) == {6, 9}

@@ -118,12 +118,77 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, stop: int) -> No
     assert file.exists()
     with pytest.raises(InvalidOption, match="other settings \\(seed\\)"):
         run(**options, checkpoint=file, seed=3)
-    resumed = run(**options, checkpoint=file)
-    assert np.array_equal(resumed.sample, whole.sample)
-    assert resumed.J == whole.J
-    assert resumed.steps == whole.steps
-    assert not file.exists()
+    again: list[int] = []
+    for _ in range(2):  # a run that was finished stays so until its file is deleted
+        resumed = run(**options, checkpoint=file, on_progress=lambda done, *_: again.append(done))
+        assert np.array_equal(resumed.sample, whole.sample)
+        assert resumed.J == whole.J
+        assert resumed.steps == whole.steps
+        assert resumed.to_dict().keys() == whole.to_dict().keys() and resumed.settings == whole.settings
+    assert again == list(range(max(1, stop - stop % 3 + 1), 31))
     assert seen[-1][1] == 30
+
+
+def test_a_finished_run_that_came_to_rest_stays_as_it_is(tmp_path: Path) -> None:
+    """Where there is nowhere to go, a walk ends before its steps: its last evaluation is not made twice."""
+    x = sample(SIZES[2], 0)
+    options: dict[str, Any] = {**LAYERS, "precision": "fp32", "checkpoint": tmp_path / "run"}
+    first, again = (stylize_sample(net(), x, [Style(x)], **options) for _ in range(2))
+    assert first.steps == again.steps == 1 and first.J == again.J
+    assert np.array_equal(first.sample, again.sample)
+
+
+def test_a_run_goes_on_only_from_what_it_was_made_of(tmp_path: Path) -> None:
+    size = SIZES[2]
+    x, half = sample(size, 0), torch.zeros(size)
+    half[:12] = 1
+    given: dict[str, Any] = {"net": net(), "content": x, "styles": [Style(sample(size, 1), 2.0, half, half)]}
+    options: dict[str, Any] = {**LAYERS, "precision": "fp32", "steps": 2, "scales": 1, "init": sample(size, 5)}
+    file = tmp_path / "run"
+    settings = stylize_sample(**given, **options, checkpoint=file).settings
+    stored = file.read_bytes()
+    torch.manual_seed(9)
+    a = given["net"].architecture
+    smaller = Architecture(spatial_dims=2, widths=(6, 7), depths=(1, 1))
+    others: list[tuple[dict[str, Any], str]] = [
+        ({"content": sample(size, 4)}, "content"),
+        (
+            {"content": sample((24, 18), 0), "init": "content", "styles": [Style(x, 2.0)]},
+            "content, init, masks, size, styles",
+        ),
+        ({"styles": [Style(sample(size, 2), 2.0, half, half)]}, "styles"),
+        ({"styles": [Style(sample(size, 1), 1.0, half, half)]}, "blend"),
+        ({"styles": [Style(sample(size, 1), 2.0, 1 - half, half)]}, "masks"),
+        ({"styles": [Style(sample(size, 1), 2.0, half, 1 - half)]}, "masks"),
+        ({"init": "content"}, "init"),
+        ({"init": sample(size, 6)}, "init"),
+        ({"net": Vgg(a)}, "encoder"),
+        ({"net": Vgg(smaller)}, "encoder"),
+        ({"warm_up": Vgg(smaller)}, "warm-up encoder, warm_up"),
+    ]
+    for other, names in others:
+        with pytest.raises(InvalidOption, match=rf"other settings \({names}\)"):
+            stylize_sample(**{**given, **options, **other}, checkpoint=file)
+    same = {"net": net(), "content": x.clone(), "styles": [Style(sample(size, 1), 2.0, half.clone(), half.clone())]}
+    assert stylize_sample(**same, **options, checkpoint=file).settings == settings
+    assert file.read_bytes() == stored
+    assert "content" not in settings  # they are arguments: what the run was made from has no name here
+
+
+def test_styles_of_equal_regions_are_blended() -> None:
+    """Masks are as often files of equal content as one and the same tensor."""
+
+    def cost(*weights: float) -> float:
+        size = SIZES[2]
+        region = torch.zeros(size)
+        region[:, :8] = 1
+        styles = [Style(sample(size, seed), weight, region.clone()) for seed, weight in enumerate(weights, 1)]
+        options: dict[str, Any] = {**LAYERS, "precision": "fp32", "steps": 1, "scales": 1, "content_weight": 0.0}
+        return stylize_sample(net(), sample(size, 0), styles, **options).J[0]
+
+    first, second = cost(1, 0), cost(0, 1)
+    assert cost(7, 3) == pytest.approx(0.7 * first + 0.3 * second, rel=1e-5)
+    assert first != pytest.approx(second, rel=0.01)
 
 
 def test_previews_are_samples() -> None:

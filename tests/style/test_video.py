@@ -126,6 +126,34 @@ def test_a_resumed_film_has_the_same_bytes(
     assert not work.exists()
 
 
+def test_a_folder_of_ones_own_is_left_alone(net: Path, film: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("000001.png", "1.png", "letter.txt"):
+        (own / name).write_bytes(b"mine")
+    for record in (None, '{"theme": "dark"}', "[]"):  # a settings.json of another program, too
+        if record:
+            (own / "settings.json").write_text(record)
+        with pytest.raises(InvalidOption, match="name a new or an empty folder|name another folder"):
+            painted(net, film, tmp_path / "out.mp4", checkpoint=own)
+    with pytest.raises(InvalidOption, match="name a new or an empty folder"):
+        painted(net, film, tmp_path / "out.mp4", checkpoint=own / "letter.txt")
+    assert sorted(file.name for file in own.iterdir()) == ["000001.png", "1.png", "letter.txt", "settings.json"]
+    assert (own / "000001.png").read_bytes() == b"mine" and not (tmp_path / "out.mp4").exists()
+
+
+def test_only_frames_that_were_painted_are_deleted(net: Path, film: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+
+    def add(done: int, *_: Any) -> None:
+        for name in ("1.png", f"{FRAMES:06}.png", "000001x.png"):
+            (work / name).write_bytes(b"mine")
+
+    painted(net, film, tmp_path / "out.mp4", checkpoint=work, on_progress=add)
+    assert sorted(file.name for file in work.iterdir()) == ["000001x.png", f"{FRAMES:06}.png", "1.png"]
+
+
 def test_a_size_and_what_is_refused(net: Path, film: Path, tmp_path: Path) -> None:
     result = painted(net, film, tmp_path / "small.mp4", size=49)
     assert (result.width, result.height, result.audio) == (48, 32, "none")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None
     parser.add_argument("--scales", type=int, help="coarse-to-fine scales (default: as many as make sense)")
     option(parser, stylize_sample, "--tile", "exact tiles of N pixels", metavar="auto|N|off", type=_tile)
     memory_help = "memory that may be used, in GB (default: what the machine can give)"
-    parser.add_argument("--memory-limit", metavar="GB", type=float, help=memory_help)
+    parser.add_argument("--memory-limit", metavar="GB", type=_bytes, help=memory_help)
     option(parser, stylize_sample, "--precision", "of convolutions", choices=("auto", "fp32", "bf16"))
     option(parser, stylize_sample, "--seed", "of the noise")
     parser.add_argument("--resume", metavar="FILE", type=Path, help="keep the run here, and go on from it")
@@ -114,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
     chosen: dict[str, Any] = {name: getattr(options, name) for name in names} | chosen_cost(options)
     chosen |= {"masks": options.mask}
     if options.memory_limit is not None:
-        chosen |= {"memory_limit": int(options.memory_limit * 1e9)}
+        chosen |= {"memory_limit": options.memory_limit}
     if options.estimate:
         found = estimate_stylize(options.content, options.styles, **chosen)
         print_json(found.to_dict()) if options.json else print(_told(found))
@@ -146,6 +147,8 @@ def run(options: argparse.Namespace) -> int:
             **chosen,
         )
     picture.save(options.output)
+    if options.resume:  # not before: what is lost while the picture is written is hours
+        options.resume.unlink(missing_ok=True)
     result = picture.run
     if options.json:
         print_json({"output": options.output, **result.to_dict()})
@@ -185,6 +188,17 @@ def _pair(text: str) -> tuple[str, str]:
     if not colon or not region or not mask:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form CONTENT_MASK:STYLE_MASK")
     return region, mask
+
+
+def _bytes(text: str) -> int:
+    """Of gigabytes."""
+    try:
+        size = float(text) * 1e9
+    except ValueError:
+        size = 0.0
+    if not (math.isfinite(size) and size >= 1):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of gigabytes above 0, such as 1.5")
+    return int(size)
 
 
 def _tile(text: str) -> int | str | None:

@@ -71,12 +71,17 @@ def tiles(net: Vgg, spatial: Sequence[int], layers: Sequence[str], tile: int) ->
 
     Raises InvalidOption unless `tile` is a multiple of the deepest layer's stride.
     """
-    step = max(stride(layer) for layer in layers)
-    if tile < step or tile % step:
-        raise InvalidOption(f"tile is {tile}; it must be a multiple of {step}, the stride of the deepest layer")
+    check_tile(tile, layers)
     around = halo(net, layers)
     axes = [list(_cuts(n, tile, around)) for n in spatial]
     return [_tile(spatial, layers, cuts) for cuts in itertools.product(*axes)]
+
+
+def check_tile(tile: int, layers: Sequence[str]) -> None:
+    """Raises InvalidOption unless `tile` is a multiple of the deepest layer's stride, and more than nothing."""
+    step = max(stride(layer) for layer in layers)
+    if tile < step or tile % step:
+        raise InvalidOption(f"tile is {tile}; it must be a multiple of {step}, the stride of the deepest layer")
 
 
 def walk(net: Vgg, x: Tensor, layers: Sequence[str], tile: int | None) -> Iterator[tuple[Tile, dict[str, Tensor]]]:

@@ -14,7 +14,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -22,9 +22,10 @@ from torch import nn
 
 from ..errors import InvalidOption
 from ..nets.perceptual import Vgg, smallest, stride
-from ..nets.tiles import extent, halo
+from ..nets.tiles import check_tile, extent, halo
 from . import machine
 from .objective import Style, objective
+from .stand_in import EVALUATIONS
 from .tiling import value_and_gradient
 
 COARSEST = 96  # positions along the shorter axis from which on a coarser scale is worth its while
@@ -43,7 +44,7 @@ class Estimate:
     size: positions per axis. scales: from coarse to fine. tile: positions per axis, None for no tiles. history,
     compact: L-BFGS pairs, and whether they are kept in bfloat16. peak_memory_bytes: the process's resident size at its
     highest. memory_limit: what it must not exceed (None: unknown). seconds: if all steps are taken; None where only
-    the memory was asked for.
+    the memory was asked for. warm_up: whether a slim net stands in first: it is wanted, and fits.
     """
 
     size: tuple[int, ...]
@@ -54,6 +55,7 @@ class Estimate:
     peak_memory_bytes: int
     memory_limit: int | None
     seconds: float | None = None
+    warm_up: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -62,7 +64,8 @@ class Estimate:
 @dataclass(frozen=True)
 class Job:
     """What is to be estimated. size, styles: positions per axis of the content and of each style. layers: content's and
-    style's. regions: how many there are with a mask. low: convolutions in bfloat16."""
+    style's. regions: how many there are with a mask. low: convolutions in bfloat16. slim: the net that stands in
+    first (`style.stand_in`), where one is wanted."""
 
     net: Vgg
     size: tuple[int, ...]
@@ -73,6 +76,7 @@ class Job:
     regions: int = 0
     variation: bool = False
     low: bool = False
+    slim: Vgg | None = None
 
     @property
     def layers(self) -> list[str]:
@@ -113,6 +117,18 @@ def memory(job: Job, tile: int | None, history: int, compact: bool) -> int:
     targets = 16 * first * max(crop, *styles)
     needs = (targets + wanted + vector, wanted + running * vector + crop * _per_position(job), stepping * vector)
     return round(LEAST + max(needs))
+
+
+def warm_up_memory(job: Job, slim: Vgg, tile: int | None, history: int, compact: bool) -> int:
+    """As `memory`, of the warm-up: first both nets without gradients, for the maps between them, then a walk by L-BFGS,
+    whatever the run itself walks by, in the slim net with a map behind each layer."""
+    light = replace(job, net=slim, optimizer="lbfgs", slim=None)
+    crop, *styles = (math.prod(_crop(size, tile, halo(job.net, job.layers))) for size in (job.size, *job.styles))
+    channels = {name: module.out_channels for name, module in _convolutions(light)}
+    mapped = sum(8 * (channels[_conv_of(layer)] + 1) / stride(layer) ** len(job.size) for layer in job.layers)
+    first = sum(next(_convolutions(one))[1].out_channels for one in (job, light))
+    both = 16 * first * max(crop, *styles) + 4 * math.prod(job.size) * job.net.architecture.in_channels
+    return round(max(LEAST + both, memory(light, tile, history, compact) + crop * mapped))
 
 
 def _crop(size: Sequence[int], tile: int | None, around: int) -> tuple[int, ...]:
@@ -177,6 +193,7 @@ def fit(
 
     tile: "auto", or positions per axis, or None for none, which is then kept to, as `history` and `compact` are.
     memory_limit: bytes of resident size that the process must not exceed; None: what the machine can give.
+    The warm-up is left out where it does not fit: it never costs the run its tile or its pairs.
     Raises InvalidOption where it cannot fit, with what would.
     """
     base = machine.resident()
@@ -188,13 +205,23 @@ def fit(
         need = base + memory(job, one_tile, pairs, small)
         found = Estimate(job.size, 1, one_tile, pairs, small, need, most)
         if planned is None or need <= planned:
-            return found
+            return _warmed(job, found, base, planned)
         if best is None or need < best.peak_memory_bytes:
             best = found
     assert best is not None and most is not None
     if best.peak_memory_bytes <= most:  # with nothing to spare
-        return best
+        return _warmed(job, best, base, best.peak_memory_bytes)
     raise InvalidOption(_refusal(job, best, tile, history, compact, most))
+
+
+def _warmed(job: Job, plan: Estimate, base: int, most: int | None) -> Estimate:
+    """The plan with the warm-up, if it is wanted and takes no more than `most`."""
+    if job.slim is None:
+        return plan
+    need = base + warm_up_memory(job, job.slim, plan.tile, plan.history, plan.compact)
+    if most is not None and need > most:
+        return plan
+    return replace(plan, warm_up=True, peak_memory_bytes=max(need, plan.peak_memory_bytes))
 
 
 def _ways(
@@ -207,7 +234,8 @@ def _ways(
     if compact is not None:
         memories = list(dict.fromkeys((pairs, compact) for pairs, _ in memories))
     if tile != "auto":
-        yield from ((_number(tile), pairs, small) for pairs, small in memories)
+        number = _number(job, tile)
+        yield from ((number, pairs, small) for pairs, small in memories)
         return
     yield from ((None, pairs, small) for pairs, small in memories[:2])
     around, step = halo(job.net, job.layers), max(stride(layer) for layer in job.layers)
@@ -218,9 +246,11 @@ def _ways(
     yield from ((side, *memories[-1]) for side in cuts)
 
 
-def _number(tile: int | str | None) -> int | None:
+def _number(job: Job, tile: int | str | None) -> int | None:
     if isinstance(tile, str):
         raise InvalidOption(f"tile is {tile!r}; it must be 'auto', a number of positions or None")
+    if tile is not None:
+        check_tile(tile, job.layers)
     return tile
 
 
@@ -263,17 +293,28 @@ def _mb(size: int) -> str:
 def seconds(job: Job, plan: Estimate, sizes: Sequence[tuple[int, ...]], steps: int, cost: dict[str, Any]) -> float:
     """How long the run takes if it takes all its steps: J and gradient of a small sample are timed on this machine, and
     scaled by the number of positions, the overlap of tiles, and what the optimiser reads and writes."""
-    around = halo(job.net, job.layers)
-    per = _time_per_position(job, cost, _crop(job.size, plan.tile, around))
+    crop = _crop(job.size, plan.tile, halo(job.net, job.layers))
+    per = _time_per_position(job, cost, crop)
+    samples = sum(map(math.prod, [job.size, *job.styles]))
     total = 0.0
     for size in sizes:
-        n = math.prod(size)
-        cut = tile_at(size, plan.tile, around)
-        passes = (1 + PASSES) * repeated(size, cut, around) if cut else 1.0
-        traffic = 4 * n * job.net.architecture.in_channels * (25 + 12 * plan.history)
-        total += steps * (n * per * passes + traffic / _bandwidth())
-        total += n / math.prod(sizes[-1]) * per * PASSES * sum(map(math.prod, [job.size, *job.styles]))  # targets
+        total += steps * _evaluation(job, plan, size, per)
+        total += math.prod(size) / math.prod(sizes[-1]) * per * PASSES * samples  # targets
+    if plan.warm_up and job.slim is not None:
+        light = replace(job, net=job.slim, slim=None)
+        slim = _time_per_position(light, cost, crop)
+        total += EVALUATIONS * _evaluation(light, plan, sizes[-1], slim)
+        total += (per + 2 * slim) * PASSES * samples  # maps by both nets, and targets
     return total + PASSES * math.prod(sizes[-1]) * per  # J of what was made
+
+
+def _evaluation(job: Job, plan: Estimate, size: tuple[int, ...], per: float) -> float:
+    """Seconds of one evaluation and the step after it, with so many per position."""
+    n, around = math.prod(size), halo(job.net, job.layers)
+    cut = tile_at(size, plan.tile, around)
+    passes = (1 + PASSES) * repeated(size, cut, around) if cut else 1.0
+    traffic = 4 * n * job.net.architecture.in_channels * (25 + 12 * plan.history)
+    return n * per * passes + traffic / _bandwidth()
 
 
 def tile_at(size: Sequence[int], tile: int | None, around: int) -> int | None:

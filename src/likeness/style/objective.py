@@ -208,10 +208,11 @@ def objective(
     check_layers(net, [*content_layers, *style_layers])
     known(statistic, STATISTICS, "statistic")
     known(convention, CONVENTIONS, "convention")
-    weights = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}
-    weights |= {**content_layers, **style_layers}
-    weights |= {f"weight of style {i}": style.weight for i, style in enumerate(styles, 1)}
-    for name, value in weights.items():
+    weights = [("content_weight", content_weight), ("style_weight", style_weight), ("tv_weight", tv_weight)]
+    for what, layers in (("content", content_layers), ("style", style_layers)):  # a layer may be in both
+        weights += [(f"{what} layer {layer}", value) for layer, value in layers.items()]
+    weights += [(f"weight of style {i}", style.weight) for i, style in enumerate(styles, 1)]
+    for name, value in weights:
         if not (math.isfinite(value) and value >= 0):
             raise InvalidOption(f"{name} is {value}; it must be a number of at least 0")
     if not styles:
@@ -254,17 +255,22 @@ def cost_options(**given: Any) -> dict[str, Any]:
 
 
 def _regions(styles: Sequence[Style], spatial: tuple[int, ...]) -> list[int]:
-    """The number of each style's region; those that share a region (or have none) share a number."""
+    """The number of each style's region; those that share a region (or have none) share a number. Regions are the same
+    where their values are: each style comes with a tensor of its own."""
     seen: list[Tensor | None] = []
     numbers = []
     for style in styles:
         if style.region is not None and tuple(style.region.shape) != spatial:
             raise InvalidOption(f"a region of {tuple(style.region.shape)} does not fit a content of {spatial}")
-        same = (i for i, one in enumerate(seen) if one is style.region)
+        same = (i for i, one in enumerate(seen) if _same(one, style.region))
         numbers.append(next(same, len(seen)))
         if numbers[-1] == len(seen):
             seen.append(style.region)
     return numbers
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b or (a is not None and b is not None and torch.equal(a, b))
 
 
 def _means(net: Vgg, style: Style, layers: list[str], statistic: str, tile: int | None) -> dict[str, Tensor]:

@@ -82,9 +82,9 @@ def stylize(
         recoloured to the content's mean and covariance first.
     init: "content", "noise" or a picture to start from.
     fingerprint: of the encoder that is meant; another one is refused.
-    warm_up: begin with `vgg-slim` standing in for the encoder where that pays (`style.stand_in`).
+    warm_up: begin with `vgg-slim` standing in for the encoder where that pays and fits (`style.stand_in`).
     run: options of `stylize_sample` (steps, optimizer, seed, tile, on_progress, ...) and of `objective` (style_weight,
-        style_layers, ...).
+        style_layers, ...). A `checkpoint` stays at the end: delete it once the picture is saved.
 
     The result's `run.settings` are arguments of this function that make the same picture again, byte for byte on the
     same machine, where the pictures were given as files.
@@ -93,7 +93,7 @@ def stylize(
     and UnknownName for options that cannot be.
     """
     task = _task(content, style, encoder, size, blend, masks, keep_color, init, fingerprint)
-    first = _warm_up(task.net, run) if warm_up and task.settings["encoder"] != SLIM else None
+    first = _warm_up(task, run) if warm_up else None
     stylized = stylize_sample(task.net, task.picture, task.styles, init=task.start, warm_up=first, **run)
     sample = torch.from_numpy(stylized.sample)[None]
     if keep_color == "luminance":
@@ -101,13 +101,15 @@ def stylize(
     return StylizedPicture(to_image(sample), replace(stylized, settings=stylized.settings | task.settings))
 
 
-def _warm_up(net: Vgg, run: dict[str, Any]) -> Vgg | None:
-    """The slim net that can stand in for `net` under the options `run`, if it pays."""
+def _warm_up(task: _Task, run: dict[str, Any]) -> Vgg | None:
+    """The slim net that can stand in for the task's encoder under the options `run`, if it pays."""
+    if task.settings["encoder"] == SLIM:
+        return None
     cost = cost_options(**{name: run[name] for name in cost_options().keys() & run.keys()})
     if cost["statistic"] != "gram":
         return None
     slim = open_encoder(SLIM)
-    return slim if can_stand_in(slim, net, [*cost["content_layers"], *cost["style_layers"]]) else None
+    return slim if can_stand_in(slim, task.net, [*cost["content_layers"], *cost["style_layers"]]) else None
 
 
 def estimate_stylize(
@@ -120,10 +122,11 @@ def estimate_stylize(
     bound = signature(stylize).bind(content, style, **options)
     bound.apply_defaults()
     run = bound.arguments.pop("run")
-    del bound.arguments["warm_up"]  # takes no more memory, and next to no time
+    warm_up = bound.arguments.pop("warm_up")
     task = _task(**bound.arguments)
+    first = _warm_up(task, run) if warm_up else None
     read = time.monotonic() - began
-    found = estimate_sample(task.net, task.picture, task.styles, init=task.start, **run)
+    found = estimate_sample(task.net, task.picture, task.styles, init=task.start, warm_up=first, **run)
     assert found.seconds is not None
     return replace(found, seconds=read + found.seconds)
 

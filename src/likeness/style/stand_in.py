@@ -75,7 +75,7 @@ def stand_in(slim: Vgg, large: Vgg, samples: Sequence[Tensor], layers: Sequence[
 def warmed(
     slim: Vgg,
     large: Vgg,
-    start: Tensor,
+    downhill: Descent,
     content: Tensor,
     styles: Sequence[Style],
     *,
@@ -84,8 +84,10 @@ def warmed(
     on_step: Callable[[Descent], None],
     **cost: Any,
 ) -> Tensor:
-    """`start` moved downhill in J as `slim` standing in for `large` sees it, at the size of `content`.
+    """The best sample that `downhill` finds in J as `slim` standing in for `large` sees it, at the size of `content`.
 
+    downhill: a walk that has not begun. Whoever makes it says how many pairs it keeps, and should hold the start
+    nowhere else: what the warm-up takes is planned (`estimate.warm_up_memory`).
     tile, low: see `style.tiling`. cost: options of `objective`; its statistic must be "gram".
     """
     layers = list(dict.fromkeys([*cost["content_layers"], *cost["style_layers"]]))
@@ -99,9 +101,8 @@ def warmed(
             lambda channels: factors.style(net.widths[channels]),
         ),
     )
-    downhill = Descent(start, "lbfgs")
     downhill.run(lambda x: within_range(J, x, tile=tile, low=low), EVALUATIONS, on_step=on_step)
-    return downhill.best
+    return downhill.best.to(downhill.x.dtype)
 
 
 def can_stand_in(slim: Vgg, large: Vgg, layers: Sequence[str]) -> bool:

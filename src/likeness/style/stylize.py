@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from inspect import signature
 from pathlib import Path
@@ -37,7 +38,7 @@ class Stylized:
     sample: (c, *spatial) float32, 0...1. J: the cost after each evaluation at the finest scale, in the precision of
     the run. parts: J of `sample` itself, clipped to 0...1, in float32. steps: evaluations at all scales.
     peak_memory_bytes: the process's highest resident size so far. settings: the options, those that were chosen by the
-    run itself (tile, history, compact, precision, scales) as it chose them.
+    run itself (tile, history, compact, precision, scales, warm_up) as it chose them.
     """
 
     sample: np.ndarray
@@ -93,8 +94,10 @@ def stylize_sample(
     memory_limit: bytes of resident size that the process should not exceed; None: what the machine can give.
     precision: "fp32", "bf16" or "auto" (what a short probe finds faster).
     seed: of the noise.
-    warm_up: a slim net whose stand-in for `net` moves the start downhill first (`style.stand_in`).
-    checkpoint: a file; a run found there goes on and ends in the bytes of the uninterrupted one. Deleted at the end.
+    warm_up: a slim net whose stand-in for `net` moves the start downhill first (`style.stand_in`), if that fits into
+        the memory in which the run itself fits.
+    checkpoint: a file; a run found there goes on and ends in the bytes of the uninterrupted one. At the end it holds
+        the finished run, so that nothing is lost before the result is stored: delete it then.
     on_progress: called with (done, total, {"J", "scale", "sample"}) after each evaluation; "sample" is a function that
         gives the present sample. What it raises ends the run (cancel); the checkpoint stays.
     cost: options of `objective` that say what J is: content_weight, style_weight, style_layers and so on.
@@ -119,10 +122,11 @@ def stylize_sample(
         seed=seed,
         warm_up=warm_up is not None,
     )
-    walk, number, done, chosen = _stored(checkpoint, asked)
+    given = asked if checkpoint is None else asked | _inputs(net, content, styles, init, warm_up)
+    walk, number, done, chosen, finished = _stored(checkpoint, given)
     if not chosen:
-        plan, _, job = _plan(net, content, styles, asked, cost, memory_limit)
-        chosen = {name: getattr(plan, name) for name in ("tile", "history", "compact", "scales")}
+        plan, _, job = _plan(net, content, styles, asked, cost, memory_limit, warm_up)
+        chosen = {name: getattr(plan, name) for name in ("tile", "history", "compact", "scales", "warm_up")}
         chosen["precision"] = "bf16" if job.low else "fp32"
     layers = [*cost["content_layers"], *cost["style_layers"]]
     sizes = estimate.ladder(net, content.shape[2:], [s.sample.shape[2:] for s in styles], layers, chosen["scales"])
@@ -130,30 +134,34 @@ def stylize_sample(
     base = _base(content, init, seed)
     around = halo(net, layers)
     with _out_of_memory(sizes[-1]):
-        if warm_up is not None and number < len(sizes) - bool(walk):  # a run at its finest scale needs no start
+        # A run at its finest scale needs no start.
+        if warm_up is not None and chosen["warm_up"] and number < len(sizes) - bool(walk):
 
             def warming(walk: Descent) -> None:
                 if on_progress:
                     on_progress(0, len(sizes) * steps, _told(walk, "warm-up"))
 
             cut = estimate.tile_at(sizes[-1], chosen["tile"], around)
-            base = warmed(
-                warm_up, net, _at(base, sizes[-1]), content, styles, tile=cut, low=low, on_step=warming, **cost
-            )
+            first = Descent(_at(base, sizes[-1]), "lbfgs", chosen["history"], chosen["compact"])
+            base = content  # a start of floats is held by the walk alone
+            base = warmed(warm_up, net, first, content, styles, tile=cut, low=low, on_step=warming, **cost)
+            del first
         while True:
             size = sizes[number]
             cut = estimate.tile_at(size, chosen["tile"], around)
+            if walk is None:
+                walk = Descent(_at(base, size), optimizer, chosen["history"], chosen["compact"])
+            if number == len(sizes) - 1:
+                base = content  # the start has served: its memory is needed
             targets = [_scaled(one, content, size) for one in styles]
             J = objective(net, _resized(content, size), targets, tile=cut, **cost)
             del targets
-            if walk is None:
-                walk = Descent(_at(base, size), optimizer, chosen["history"], chosen["compact"])
 
             def after(walk: Descent, number: int = number, done: int = done) -> None:
                 """After each evaluation: store the walk now and then, and tell how far it is."""
                 evaluations = len(walk.trace)
                 if checkpoint is not None and evaluations % checkpoint_every == 0:
-                    walk.save(checkpoint, number=number, done=done, chosen=chosen, settings=asked)
+                    walk.save(checkpoint, number=number, done=done, chosen=chosen, settings=given)
                 if on_progress:
                     done_here = number * steps + evaluations
                     on_progress(done_here, len(sizes) * steps, _told(walk, f"{number + 1}/{len(sizes)}"))
@@ -161,22 +169,24 @@ def stylize_sample(
             def evaluate(x: Tensor, J: Objective = J, cut: int | None = cut) -> tuple[float, Tensor]:
                 return within_range(J, x, tile=cut, low=low)
 
-            walk.run(evaluate, steps, tolerance=tolerance, on_step=after)
+            walk.run(evaluate, 0 if finished else steps, tolerance=tolerance, on_step=after)
+            if number == len(sizes) - 1:
+                break
             done += len(walk.trace)
             number += 1
-            if number == len(sizes):
-                break
             # What the coarse run changed is added to the fine start: the start's own detail stays.
             change = _resized(walk.best.to(walk.x.dtype) - _at(base, size), sizes[number])
             walk = Descent(change.add_(_at(base, sizes[number])), optimizer, chosen["history"], chosen["compact"])
             del change
+        walk.state = {}  # it goes no further
+        if checkpoint is not None and not finished:
+            with suppress(StorageError):  # what was stored before leads to the same bytes
+                walk.save(checkpoint, number=number, done=done, chosen=chosen, settings=given, finished=True)
         trace, sample = tuple(walk.trace), walk.best.to(walk.x.dtype).clamp_(0, 1)
-        del walk, base
+        del walk
         parts = J.parts(sample, tile=cut)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
     seconds = time.monotonic() - began
-    return Stylized(sample[0].numpy(), trace, parts, seconds, done, peak_memory(), asked | chosen)
+    return Stylized(sample[0].numpy(), trace, parts, seconds, done + len(trace), peak_memory(), asked | chosen)
 
 
 def _told(walk: Descent, scale: str) -> dict[str, Any]:
@@ -195,7 +205,7 @@ def estimate_sample(net: Vgg, content: Tensor, styles: Sequence[Style], **option
     cost = cost_options(**given["cost"])
     names = signature(_asked).parameters.keys() - {"cost"}
     asked = _asked(cost, **{name: given[name] for name in names} | {"warm_up": given["warm_up"] is not None})
-    plan, sizes, job = _plan(net, content, styles, asked, cost, given["memory_limit"])
+    plan, sizes, job = _plan(net, content, styles, asked, cost, given["memory_limit"], given["warm_up"])
     planned = time.monotonic() - began
     return replace(plan, seconds=planned + estimate.seconds(job, plan, sizes, asked["steps"], cost))
 
@@ -244,6 +254,7 @@ def _plan(
     asked: dict[str, Any],
     cost: dict[str, Any],
     memory_limit: int | None,
+    warm_up: Vgg | None,
 ) -> tuple[Estimate, list[tuple[int, ...]], Job]:
     """How to run with what is asked, the sizes from coarse to fine, and what was estimated."""
     layers = [*cost["content_layers"], *cost["style_layers"]]
@@ -260,6 +271,7 @@ def _plan(
         sum(style.region is not None for style in styles),
         cost["tv_weight"] > 0,
         low=asked["precision"] == "bf16" or (asked["precision"] == "auto" and bfloat16_is_faster()),
+        slim=warm_up,
     )
     sizes = estimate.ladder(net, job.size, job.styles, layers, asked["scales"])
     options = {name: asked[name] for name in ("tile", "history", "compact")}
@@ -281,16 +293,42 @@ def _out_of_memory(size: tuple[int, ...]) -> Iterator[None]:
         ) from error
 
 
-def _stored(path: Path | None, asked: dict[str, Any]) -> tuple[Descent | None, int, int, dict[str, Any]]:
-    """The walk to go on with, its scale's number, the evaluations before it, and what its run chose for itself."""
+def _stored(path: Path | None, given: dict[str, Any]) -> tuple[Descent | None, int, int, dict[str, Any], bool]:
+    """The walk to go on with, its scale's number, the evaluations before it, what its run chose for itself, and
+    whether the run is finished."""
     if path is None or not path.exists():
-        return None, 0, 0, {}
+        return None, 0, 0, {}, False
     walk, more = Descent.load(path)
     theirs = more["settings"]
-    differing = sorted(name for name in {*theirs, *asked} if theirs.get(name) != asked.get(name))
+    differing = sorted(name for name in {*theirs, *given} if theirs.get(name) != given.get(name))
     if differing:
         raise InvalidOption(f"{path} belongs to a run with other settings ({', '.join(differing)}); name another file")
-    return walk, more["number"], more["done"], more["chosen"]
+    return walk, more["number"], more["done"], more["chosen"], more.get("finished", False)
+
+
+def _inputs(
+    net: Vgg, content: Tensor, styles: Sequence[Style], init: str | Tensor, warm_up: Vgg | None
+) -> dict[str, Any]:
+    """What a run is made from, by its hash: a run that goes on must have been given the same."""
+    nets = {"encoder": net} | ({} if warm_up is None else {"warm-up encoder": warm_up})
+    return {
+        "size": list(content.shape[2:]),
+        "content": _digest(content),
+        "styles": [_digest(style.sample) for style in styles],
+        "blend": [float(style.weight) for style in styles],
+        "masks": [[one if one is None else _digest(one) for one in (style.region, style.mask)] for style in styles],
+        "init": init if isinstance(init, str) else _digest(init),
+        **{name: f"{one.architecture} {_digest(*one.state_dict().values())}" for name, one in nets.items()},
+    }
+
+
+def _digest(*tensors: Tensor) -> str:
+    """SHA-256 of shapes, types and values."""
+    one = hashlib.sha256()
+    for x in tensors:
+        one.update(f"{x.dtype} {tuple(x.shape)} ".encode())
+        one.update(x.detach().contiguous().flatten().view(torch.uint8).numpy().data)
+    return one.hexdigest()
 
 
 def _base(content: Tensor, init: str | Tensor, seed: int) -> Tensor:

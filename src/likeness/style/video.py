@@ -62,8 +62,8 @@ def stylize_video(
 
     size: the longer side of the result in pixels (default: that of the film).
     smoothing: 0 (each frame by itself) to below 1.
-    checkpoint: a folder where painted frames are kept until the film is whole; an interrupted run goes on from them
-        and ends in the bytes of the uninterrupted one. Emptied at the end.
+    checkpoint: a folder, new or empty, where painted frames are kept until the film is whole; an interrupted run goes
+        on from them and ends in the bytes of the uninterrupted one. At the end they are deleted, and nothing else.
     max_memory: bytes; larger frames are refused before any work.
     on_progress: called with (done, total, {"flicker"}) after each frame; what it raises ends the run (cancel), and
         nothing half-written stays.
@@ -98,7 +98,7 @@ def stylize_video(
                 on_progress(number + 1, max(film.frames, number + 1), {"flicker": flicker.value})
 
     report = write_film(out, painted(), film)
-    kept.clear()
+    kept.clear(report["frames"])
     return StylizedVideo(
         str(out), **report, flicker=flicker.value if flicker.seen else None, seconds=time.monotonic() - began
     )
@@ -165,15 +165,17 @@ class _Kept:
         if folder is None:
             return
         record = folder / "settings.json"
-        try:
-            theirs = json.loads(record.read_text()) if record.exists() else settings
-        except ValueError as error:
-            raise WeightsError(f"{record} is damaged: {error}; delete {folder}") from error
-        if theirs != settings:
-            differing = sorted(name for name in {*theirs, *settings} if theirs.get(name) != settings.get(name))
-            raise InvalidOption(
-                f"{folder} belongs to a run with another {', '.join(differing)}; delete it or name another folder"
-            )
+        if record.exists():
+            theirs = _settings(record)
+            if theirs.keys() != settings.keys():
+                raise InvalidOption(f"{record} is not of a film that is being painted; name another folder")
+            if differing := sorted(name for name in settings if theirs[name] != settings[name]):
+                raise InvalidOption(
+                    f"{folder} belongs to a run with another {', '.join(differing)}; delete it or name another folder"
+                )
+            return
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):  # what is in it is somebody's own
+            raise InvalidOption(f"{folder} holds no film that is being painted; name a new or an empty folder")
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write(record, json.dumps(settings).encode())
 
@@ -188,12 +190,21 @@ class _Kept:
         if self.folder:
             write_image(self._file(number), image)
 
-    def clear(self) -> None:
+    def clear(self, frames: int) -> None:
+        """Delete what was kept of so many frames. The settings go last: without them the frames are nobody's."""
         if self.folder:
-            for file in [*self.folder.glob("[0-9]*.png"), self.folder / "settings.json"]:
+            for file in [*map(self._file, range(frames)), self.folder / "settings.json"]:
                 file.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # there is something else in it
                 self.folder.rmdir()
+
+
+def _settings(record: Path) -> dict[str, Any]:
+    try:
+        theirs = json.loads(record.read_text())
+    except ValueError as error:
+        raise WeightsError(f"{record} is damaged: {error}; delete it, or name another folder") from error
+    return theirs if isinstance(theirs, dict) else {}
 
 
 def _digest(path: str | os.PathLike[str]) -> str:
