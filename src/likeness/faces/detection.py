@@ -19,7 +19,7 @@ from .decoding import MULTIPLE, NUMBERS, decode, decode_yunet, fuse, mirrored, n
 from .quality import measure
 from .types import Face
 
-MIN_SCORE = 0.7  # chosen on training photographs, held out or without a face: see docs/models/face-detector.md
+MIN_SCORE = 0.58  # chosen on training photographs, held out or without a face: see docs/models/face-detector.md
 # px: the smallest faces asked for are shown to the net at least this large. Of 10, 14 and 20, landmarks of held-out
 # training photographs were most exact (0.122, 0.127 of the distance of the eyes at 14 and 20) and looks cheap at 14.
 SEEN_AT = 14.0
