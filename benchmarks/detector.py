@@ -7,7 +7,7 @@ wider      scenes, test split, hand-drawn boxes of `wider_val`: share found (IoU
 scenes     the same over all sets whose boxes were drawn by hand
 precision  share of detections that lie on a reference face (YuNet's labels, doubtful ones included, or a given box)
 landmarks  mean distance to the reference's five points per distance between its eyes (labels: YuNet, two scales)
-no_face    pictures without a face in which something is found: by default (faces from 20 px on), and searched like scenes
+no_face    pictures without a face in which something is found: by default (from 20 px on), and searched like scenes
 ms         per picture of LFW (250 x 250), median
 
 YuNet is run by our own `Detector`: the same scales, suppression and threshold rule. dlib (wheel dlib-bin) finds faces

@@ -13,8 +13,9 @@ from likeness.faces import net
 from likeness.nets.catalogue import SHIPPED, Preprocessing, write_card
 
 LICENCE = (
-    "code and recipe as the project; trained on CelebA (non-commercial research), WIDER FACE, ImageNet and other pictures "
-    "from the web (research use), labelled by YuNet (Apache-2.0) and partly by hand: see docs/models/face-detector.md"
+    "code and recipe as the project; trained on CelebA (non-commercial research), WIDER FACE, ImageNet and other "
+    "pictures from the web (research use), labelled by YuNet (Apache-2.0) and partly by hand: see "
+    "docs/models/face-detector.md"
 )
 
 

@@ -7,15 +7,23 @@ import pytest
 
 from likeness.faces import cropping
 from likeness.faces.alignment import TEMPLATE, align
-from likeness.faces.cropping import crop_of_one
+from likeness.faces.cropping import crop_of_one, dominating
 from likeness.faces.types import Face, Quality
 
 QUALITY = Quality(40, 1, 0.5, 0, 0, 0)
 
 
-def face(side: float, x: float = 0) -> Face:
+def face(side: float, x: float = 0, score: float = 0.9) -> Face:
     points = tuple((float(u), float(v)) for u, v in TEMPLATE * (side / 112) + [x, 0])
-    return Face((x, 0, side, side), 0.9, points, QUALITY)
+    return Face((x, 0, side, side), score, points, QUALITY)
+
+
+def test_a_wall_does_not_dominate_a_clear_face() -> None:
+    wall, person, other = face(100, score=0.75), face(60), face(70, score=0.82)
+    assert dominating([wall, person]) is person
+    assert dominating([wall, other]) is None  # neither is clear
+    assert dominating([wall, person, other]) is None  # two people
+    assert dominating([wall]) is wall
 
 
 @pytest.mark.parametrize(

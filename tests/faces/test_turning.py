@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from likeness.faces import turning
 from likeness.faces.detection import Detector
-from likeness.faces.turning import upright
+from likeness.faces.turning import either_way, upright
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +58,37 @@ def test_a_face_at_the_edge_or_outside(detector: Detector) -> None:
     for box in ((-80.0, -80.0, 90.0, 90.0), (900.0, 900.0, 50.0, 50.0), (500.0, 100.0, 400.0, 400.0)):
         moved = replace(face, box=box)
         assert np.isfinite(upright(detector, image, moved).landmarks).all()
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_faces_of_a_photograph_on_its_side_are_where_they_are(detector: Detector, turn: int) -> None:
+    """As if the photograph had been turned back, and the face with it; not square, so that width and height tell."""
+    upright_one = np.ascontiguousarray(np.asarray(portrait())[:400])
+    (face,) = detector.detect(upright_one)
+    image = np.ascontiguousarray(np.rot90(upright_one, -turn))
+    (found,) = turning._lying(detector, image)
+    back = np.zeros((*image.shape[:2], 2))
+    back[..., 1], back[..., 0] = np.mgrid[: image.shape[0], : image.shape[1]] + 0.5
+    back = np.rot90(back, turn)  # for each pixel of the upright photograph, where it lies in the turned one
+    for (x, y), (u, v) in zip(face.landmarks, found.landmarks, strict=True):
+        assert np.abs(back[int(y), int(x)] - [u, v]).max() < 2
+    x, y, w, h = found.box
+    assert sorted([w, h]) == pytest.approx(sorted(face.box[2:]), abs=0.1)
+    assert 0 < x < x + w < image.shape[1] and 0 < y < y + h < image.shape[0]
+    assert abs((found.quality.roll - 90 * turn + 180) % 360 - 180) < 15
+    assert found.score == pytest.approx(face.score, abs=1e-6)
+
+
+def test_where_nobody_is_nobody_lies(detector: Detector) -> None:
+    data = pytest.importorskip("skimage.data")
+    assert either_way(detector, data.chelsea()) == () == either_way(detector, np.zeros((90, 60, 3), np.uint8))
+
+
+def test_a_photograph_is_turned_where_no_face_of_it_is_clear(detector: Detector) -> None:
+    image = np.asarray(portrait())
+    assert either_way(detector, image) == detector.detect(image)
+    side = np.ascontiguousarray(np.rot90(image))
+    doubtful = detector.detect(side)
+    assert all(face.score < turning.CLEAR for face in doubtful)
+    (face,) = either_way(detector, side)
+    assert face.score > turning.SURE and upright(detector, side, face) is face

@@ -28,7 +28,7 @@ class KnownFaces:
         for box in self.boxes.get(image.shape[:2], []):
             points = TEMPLATE / 112 * box[2:] + box[:2]
             marks = tuple((float(x), float(y)) for x, y in points)
-            faces.append(Face(box, 0.9, marks, measure(image, box, points)))
+            faces.append(Face(box, 0.97, marks, measure(image, box, points)))
         return tuple(sorted(faces, key=lambda face: -face.box[2] * face.box[3]))
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from skimage import data as photographs
 
 from likeness.cli.main import main
-from likeness.errors import InvalidOption, WeightsError
+from likeness.errors import InvalidOption, UnknownName, WeightsError
 from likeness.nets.activations import activations
 from likeness.nets.engine import Engine
 from likeness.nets.perceptual import VGG19, Architecture, Vgg
@@ -157,10 +157,12 @@ def test_export_through_the_command(tmp_path: Path, capsys: pytest.CaptureFixtur
         Engine(tmp_path / "net.onnx")
 
 
-def test_the_losses_are_equations_12_and_13() -> None:
+@pytest.mark.parametrize("number", [2, 3])
+def test_the_losses_are_equations_12_and_13(number: int) -> None:
+    """With AdaIN at relu3_1 and at relu4_1."""
     vgg = encoder().double()
     content, style, made = (torch.rand(2, 3, 32, 32, dtype=torch.float64) for _ in range(3))
-    x, wanted = asked(vgg, content, style)
+    x, wanted = asked(vgg, content, style, LAYERS[number])
 
     def maps(pictures: torch.Tensor) -> list[np.ndarray]:
         from likeness.nets.activations import activations
@@ -171,14 +173,14 @@ def test_the_losses_are_equations_12_and_13() -> None:
         return np.sqrt(a.var((2, 3)) + 1e-5)
 
     of_made, of_style = maps(made), maps(style)
-    target = adain(torch.tensor(maps(content)[-1]), *statistics(torch.tensor(of_style[-1]))).numpy()
+    target = adain(torch.tensor(maps(content)[number]), *statistics(torch.tensor(of_style[number]))).numpy()
     assert np.allclose(x.numpy(), target, atol=1e-12)
     expected = [
         ((g.mean((2, 3)) - s.mean((2, 3))) ** 2 + (deviation(g) - deviation(s)) ** 2).mean()
         for g, s in zip(of_made, of_style, strict=True)
     ]
-    content_loss, style_loss = losses(vgg, made, *wanted)
-    assert float(content_loss) == pytest.approx(((of_made[-1] - target) ** 2).mean(), rel=1e-10)
+    content_loss, style_loss = losses(vgg, made, LAYERS[number], *wanted)
+    assert float(content_loss) == pytest.approx(((of_made[number] - target) ** 2).mean(), rel=1e-10)
     assert float(style_loss) == pytest.approx(sum(expected), rel=1e-10)
 
 
@@ -195,23 +197,26 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"pictures": root / "pictures", "styles": root / "styles", "encoder": root / "vgg.safetensors"}
 
 
-SMALL: dict[str, Any] = {"widths": (4, 5, 6, 7), "size": 32, "batch": 4, "warmup": 3, "precision": "fp32", "lr": 5e-3}
+SMALL: dict[str, Any] = {"widths": (4, 5, 6), "size": 32, "batch": 4, "warmup": 3, "precision": "fp32", "lr": 5e-3}
+DEEP = {"layer": "relu4_1", "widths": (4, 5, 6, 7)}
 
 
-def test_training_lowers_both_losses(folders: dict[str, Path], tmp_path: Path) -> None:
-    pictures, styles, options = folders["pictures"], folders["styles"], SMALL | {"encoder": folders["encoder"]}
+@pytest.mark.parametrize("deep", [{}, DEEP], ids=["relu3_1", "relu4_1"])
+def test_training_lowers_both_losses(folders: dict[str, Path], tmp_path: Path, deep: dict[str, Any]) -> None:
+    pictures, styles, options = folders["pictures"], folders["styles"], SMALL | {"encoder": folders["encoder"]} | deep
     short, long = (
         train_adain(pictures, styles, out=tmp_path / f"{n}.safetensors", steps=n, every=n, **options) for n in (2, 60)
     )
     assert long.content < 0.95 * short.content and long.style < 0.8 * short.style
     made = load(tmp_path / "60.safetensors").stylize(torch.rand(1, 3, 33, 40), [torch.rand(1, 3, 32, 32)])
     assert made.shape == (1, 3, 33, 40)
+    assert load(tmp_path / "60.safetensors").step == (8 if deep else 4)
 
 
 def test_a_whole_vgg19_ends_where_its_statistics_are_taken(folders: dict[str, Path], tmp_path: Path) -> None:
     vgg = Vgg(Architecture(widths=(4, 4, 4, 4, 4), depths=VGG19, mean=(0.5,), scale=(0.25,)))
     save_vgg(vgg, tmp_path / "vgg19.safetensors")
-    options = SMALL | {"encoder": tmp_path / "vgg19.safetensors", "steps": 1, "every": 1}
+    options = SMALL | DEEP | {"encoder": tmp_path / "vgg19.safetensors", "steps": 1, "every": 1}
     train_adain(folders["pictures"], folders["styles"], out=tmp_path / "net.safetensors", **options)
     assert load(tmp_path / "net.safetensors").encoder.architecture.depths == (2, 2, 4, 1)
 
@@ -235,9 +240,9 @@ def test_a_quarter_of_the_pictures_are_their_own_style(
     contents, itself, *rest = seen["context"]
     assert itself.tolist() == [False] * 6 + [True] * 2
     vgg = load_vgg(folders["encoder"])
-    off = (activations(vgg, contents, LAYERS[-1:])[LAYERS[-1]] - seen["target"]).square().mean((1, 2, 3))
+    off = (activations(vgg, contents, ["relu3_1"])["relu3_1"] - seen["target"]).square().mean((1, 2, 3))
     assert float(off[:6].min()) > 1e-3 > 1e-6 > float(off[6:].max())
-    content, style = losses(vgg, seen["pictures"], *rest)
+    content, style = losses(vgg, seen["pictures"], "relu3_1", *rest)
     identity = np.square(seen["pictures"][6:].double().numpy() - contents[6:].double().numpy()).mean()
     expected = float(content) + 3 * float(style) + 7 * identity
     assert float(seen["terms"].loss) == pytest.approx(expected, rel=1e-5)
@@ -281,9 +286,10 @@ def test_too_few_pictures_are_refused(folders: dict[str, Path], tmp_path: Path) 
     for options, message in (
         ({"size": 96}, "0 pictures"),
         ({"size": 36}, "multiple of 8"),
-        ({"widths": (4,)}, "4 block"),
+        ({"layer": "relu3_2"}, "did you mean 'relu3_1'"),
+        ({"widths": (4,)}, "3 block"),
     ):
-        with pytest.raises(InvalidOption, match=message):
+        with pytest.raises((InvalidOption, UnknownName), match=message):
             train_adain(
                 folders["pictures"],
                 folders["styles"],

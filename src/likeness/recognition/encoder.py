@@ -21,7 +21,7 @@ from ..errors import FingerprintMismatch, InvalidOption, UnreadableFile, Weights
 from ..faces import cropping
 from ..faces.alignment import align
 from ..faces.detection import Detector
-from ..faces.turning import upright
+from ..faces.turning import either_way, upright
 from ..faces.types import Face, Quality
 from ..nets import catalogue
 from ..nets.engine import Engine, cpu_quota
@@ -253,7 +253,7 @@ class FaceEncoder:
         Raises UnreadableFile, TooManyPixels.
         """
         image = read_image(source)
-        faces = self.detector.detect(image)
+        faces = either_way(self.detector, image)
         if not faces:
             return Encoding((), ("no face",))
         good: list[_Prepared] = []
@@ -318,7 +318,7 @@ class FaceEncoder:
 
     def _find(self, source: ImageSource, choose: Choice) -> _Prepared | Encoding:
         image = read_image(source)
-        faces = self.detector.detect(image)
+        faces = either_way(self.detector, image)
         if not faces:
             return Encoding((), ("no face",))
         face = choose(faces, image.shape)

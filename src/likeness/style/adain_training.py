@@ -17,7 +17,7 @@ from ..nets.activations import activations
 from ..nets.perceptual import Vgg, until
 from ..progress import Progress
 from .adain import Adain, Decoder, adain, load, save, statistics, untrained
-from .objective import check_layers
+from .objective import check_layers, known
 from .pictures import open_encoder
 from .training import LAYERS, as_samples, practice, random_crop
 
@@ -44,11 +44,12 @@ def train_adain(
     out: Path,
     encoder: str = "vgg-slim",
     more_pictures: Sequence[str] = (),
-    widths: tuple[int, ...] = (24, 48, 96, 96),
+    layer: str = "relu3_1",
+    widths: tuple[int, ...] = (32, 64, 128),
     steps: int = 6000,
     batch: int = 8,
     size: int = 128,
-    style_weight: float = 0.5,
+    style_weight: float = 2.0,
     identity_weight: float = 50.0,
     init: Path | None = None,
     lr: float = 2e-3,
@@ -63,7 +64,7 @@ def train_adain(
     """Train a decoder for an encoder of the VGG family; write both to `out`.
 
     The loss is `L_c + style_weight L_s` (Huang & Belongie 2017, eq. 11): L_c the mean squared difference of the
-    picture's relu4_1 to the activations that were asked for, L_s that of the mean and deviation per channel of
+    picture's activations at `layer` to those that were asked for, L_s that of the mean and deviation per channel of
     relu1_1 ... relu4_1 to the style's. Half of the styles are crops of paintings, a quarter crops of other pictures (a
     texture is a texture). The rest are the contents themselves, which must come back: `identity_weight` times the mean
     squared difference of pixels, 0...1, is added for them (Park & Lee 2019, eq. 7), and outlines stay where they were.
@@ -71,7 +72,9 @@ def train_adain(
     pictures: a folder of pictures or a zip of them; every 20th is held out.
     styles: a folder or a zip of paintings; every 20th is held out.
     out: the safetensors file to write.
-    encoder: a perceptual net of the catalogue, or its file; it ends at relu4_1 and stays as it is.
+    encoder: a perceptual net of the catalogue, or its file; it stays as it is.
+    layer: where the net's encoder ends and AdaIN acts: relu4_1 as in the paper for a VGG-19, whose 512 channels there
+        are 8 numbers per pixel; of a slim VGG's relu4_1, which are 2, no decoder could make the picture again.
     more_pictures: further folders or zips.
     widths: channels of the decoder's blocks from the finest to the coarsest.
     steps: optimiser steps in all.
@@ -89,10 +92,12 @@ def train_adain(
     optimizer: muon or adamw.
     checkpoint: a folder; an interrupted run goes on from it.
     """
-    net = until(open_encoder(encoder), LAYERS[-1])
-    check_layers(net, LAYERS)
-    train, contents = practice([pictures, *more_pictures], size, on_progress)
-    painted, paintings = practice([styles], size, on_progress, least=1)
+    judge = until(open_encoder(encoder), LAYERS[-1])
+    check_layers(judge, LAYERS)
+    known(layer, LAYERS, "layer")
+    net = until(judge, layer)
+    train, unseen = practice([pictures, *more_pictures], size, on_progress)
+    painted, unseen_styles = practice([styles], size, on_progress, least=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = untrained(net, widths=widths)
@@ -105,12 +110,12 @@ def train_adain(
         crops += [random_crop(painted, size, generator, shrink=BRUSHES) for _ in range(batch // 2)]
         crops += [random_crop(train, size, generator) for _ in range(batch - batch // 2 - int(itself.sum()))]
         contents = as_samples(crops[:batch])
-        target, wanted = asked(net, contents, torch.cat([as_samples(crops[batch:]), contents[itself]]))
+        target, wanted = asked(judge, contents, torch.cat([as_samples(crops[batch:]), contents[itself]]), layer)
         return target, (contents, itself, *wanted)
 
     def objective(pictures: Tensor, wanted: tuple[Tensor, ...], _: torch.Generator) -> Terms:
         contents, itself, *rest = wanted
-        content, style = losses(net, pictures, *rest)
+        content, style = losses(judge, pictures, layer, *rest)
         off = (pictures - contents).square().mean((1, 2, 3))
         identity = (off * itself).sum() / itself.sum().clamp(min=1)
         parts = {"content": content, "style": style, "identity": identity}
@@ -119,13 +124,16 @@ def train_adain(
 
     figures: dict[str, float] = {}
     held = torch.Generator().manual_seed(seed)
-    tests = [(random_crop(contents, size, held), random_crop(paintings, size, held, shrink=BRUSHES)) for _ in range(32)]
+    tests = [
+        (random_crop(unseen, size, held), random_crop(unseen_styles, size, held, shrink=BRUSHES)) for _ in range(32)
+    ]
 
     def keep(averaged: nn.Module, step: int) -> dict[str, float]:
         assert isinstance(averaged, Decoder)
         with torch.no_grad():
-            x, wanted = asked(net, *(as_samples([pair[i] for pair in tests]) for i in (0, 1)))
-            content, style = losses(net, averaged(x), *wanted)
+            photographs, paintings = (as_samples([pair[i] for pair in tests]) for i in (0, 1))
+            x, wanted = asked(judge, photographs, paintings, layer)
+            content, style = losses(judge, averaged(x), layer, *wanted)
         figures.update(content=float(content), style=float(style))
         save(Adain(net, averaged), out)
         return {f"held_out_{name}": value for name, value in figures.items()}
@@ -138,6 +146,7 @@ def train_adain(
         seed=seed,
         checkpoint=checkpoint,
         options={
+            "layer": layer,
             "style_weight": style_weight,
             "identity_weight": identity_weight,
             "size": size,
@@ -155,23 +164,23 @@ def train_adain(
 
 
 @torch.no_grad()
-def asked(encoder: Vgg, content: Tensor, style: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """What the decoder is given, and with it what its picture must show: AdaIN's activations (b, channels, *spatial),
-    and (those, the style's mean and deviation per layer (2, b, c))."""
-    found = activations(encoder, style, LAYERS)
-    wanted = [statistics(found[layer]) for layer in LAYERS]
-    target = adain(encoder(content), *wanted[-1])
+def asked(judge: Vgg, content: Tensor, style: Tensor, layer: str) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """What the decoder is given, and with it what its picture must show: AdaIN's activations (b, channels, *spatial)
+    at `layer`, and (those, the style's mean and deviation per layer (2, b, c))."""
+    found = activations(judge, style, LAYERS)
+    wanted = [statistics(found[one]) for one in LAYERS]
+    target = adain(activations(judge, content, [layer])[layer], *wanted[LAYERS.index(layer)])
     # the loop may share a batch among processes: what is shared has the samples in front
     return target, (target, *(one.transpose(0, 1) for one in wanted))
 
 
-def losses(encoder: Vgg, pictures: Tensor, target: Tensor, *wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """L_c (eq. 12) and L_s (eq. 13) of `pictures` (b, 3, *spatial), both as means over channels."""
-    found = activations(encoder, pictures, LAYERS)
-    content = (found[LAYERS[-1]] - target).square().mean()
+def losses(judge: Vgg, pictures: Tensor, layer: str, target: Tensor, *wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """L_c (eq. 12) at `layer` and L_s (eq. 13) of `pictures` (b, 3, *spatial), both as means over channels."""
+    found = activations(judge, pictures, LAYERS)
+    content = (found[layer] - target).square().mean()
     style = [
-        (statistics(found[layer]) - one.transpose(0, 1)).square().sum(0).mean()
-        for layer, one in zip(LAYERS, wanted, strict=True)
+        (statistics(found[name]) - one.transpose(0, 1)).square().sum(0).mean()
+        for name, one in zip(LAYERS, wanted, strict=True)
     ]
     return content, torch.stack(style).sum()
 
