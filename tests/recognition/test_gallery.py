@@ -292,6 +292,10 @@ def test_enroll_a_folder(gallery, tmp_path):
     assert {total for _, total, _ in seen} == {6}
     with pytest.raises(UnreadableFile):
         gallery.enroll_folder(tmp_path / "missing")
+    odd = tmp_path / "people" / ("x" * 201 + ".png")
+    odd.write_bytes(b"")
+    with pytest.raises(InvalidOption, match=r"x\.png'.*at most 200 characters.*rename"):
+        gallery.enroll_folder(tmp_path / "people")
 
 
 def test_stats(peopled, encoder):

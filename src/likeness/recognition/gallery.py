@@ -122,8 +122,9 @@ class Gallery:
         from ..samples.folders import read_subjects
 
         people = [
-            (subject_name(name), [sample.path for sample in samples])
+            (_subject_of(paths[0], name), paths)
             for name, samples in groupby(read_subjects(folder), key=lambda sample: sample.subject)
+            if (paths := [sample.path for sample in samples])
         ]
         sources = [path for _, paths in people for path in paths]
         encodings = self.encoder.encode_many(sources)
@@ -364,3 +365,11 @@ def _judge(
 def _origin(source: Any) -> str:
     """What to call a photograph that gave no template."""
     return os.fspath(source) if isinstance(source, (str, os.PathLike)) else f"<{type(source).__name__}>"
+
+
+def _subject_of(path: Any, name: str) -> str:
+    """The name of a folder's subject. Raises InvalidOption, which says where it stands."""
+    try:
+        return subject_name(name)
+    except InvalidOption as error:
+        raise InvalidOption(f"{os.fspath(path)!a}: {error}; rename it (nobody is enrolled yet)") from error
