@@ -58,24 +58,27 @@ def run(options: argparse.Namespace) -> int:
             found.append({"file": str(path), "faces": [face.to_dict() for face in faces]})
             if drawings:
                 write_image(drawings[done - 1], draw(image, faces))
-            on_progress(done, len(photos), {"faces": len(faces)})
+            on_progress(done, len(photos), {"faces": sum(len(one["faces"]) for one in found)})
     print_json(found) if options.json else _print(found)
     return 2 if failed else 0
 
 
 def draw(image: np.ndarray, faces: Any) -> np.ndarray:
     """A copy of `image` (h, w, 3) with every face's box and five landmarks."""
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageFont
 
     picture = Image.fromarray(image)
     pen = ImageDraw.Draw(picture)
     line = max(1, round(max(picture.size) / 400))
+    font = ImageFont.load_default(height := max(11, round(max(picture.size) / 64)))
+    for face in faces:  # scores first, so that they hide no box
+        at = (max(0, face.box[0]), max(0, face.box[1] - 1.3 * height))  # also of a box that begins outside
+        pen.text(at, f"{face.score:.2f}", fill=COLOURS[0], font=font, stroke_width=1, stroke_fill="black")
     for face in faces:
         x, y, w, h = face.box
         pen.rectangle((x, y, x + w, y + h), outline=COLOURS[0], width=line)
         for u, v in face.landmarks:
             pen.ellipse((u - line, v - line, u + line, v + line), fill=COLOURS[1])
-        pen.text((x, max(0, y - 11)), f"{face.score:.2f}", fill=COLOURS[0])
     return np.asarray(picture)
 
 
