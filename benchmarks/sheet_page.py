@@ -35,19 +35,19 @@ def page(
     step = 2 * height + APART + 2 * GAP
     sheet = Image.new("RGB", (WIDTH, HEAD + len(photographs) * step + MARGIN - 2 * GAP), "white")
     draw = ImageDraw.Draw(sheet)
-    _text(draw, (MARGIN, 18), title[0], 24, INK)
-    _text(draw, (MARGIN, 52), title[1], 15, SOFT)
+    write(draw, (MARGIN, 18), title[0], 24, INK)
+    write(draw, (MARGIN, 52), title[1], 15, SOFT)
     lefts = [MARGIN + SIDE + GAP + column * (width + GAP) for column in range(len(paintings))]
     for left, (painter, year) in zip(lefts, paintings, strict=True):
-        _text(draw, (left, HEAD - 50), painter, 18, INK)
-        _text(draw, (left, HEAD - 28), year, 15, SOFT)
+        write(draw, (left, HEAD - 50), painter, 18, INK)
+        write(draw, (left, HEAD - 28), year, 15, SOFT)
     for row, photograph in enumerate(photographs):
         top = HEAD + row * step
         thumb = _scaled(photograph, SIDE - 2 * GAP, round((SIDE - 2 * GAP) * shape))
         sheet.paste(thumb, (MARGIN, top + height + APART // 2 - thumb.height // 2))
         for which, name in enumerate(encoders):
             at = top + which * (height + APART)
-            _text(draw, (MARGIN + SIDE - 8, at if which == 0 else at + height - 20), name, 16, INK, anchor="ra")
+            write(draw, (MARGIN + SIDE - 8, at if which == 0 else at + height - 20), name, 16, INK, anchor="ra")
             for column, left in enumerate(lefts):
                 sheet.paste(_scaled(pictures[row, column, which], width, height), (left, at))
     return sheet
@@ -112,7 +112,7 @@ def _scaled(path: Path, width: int, height: int) -> Image.Image:
         return image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
 
 
-def _text(
+def write(
     draw: ImageDraw.ImageDraw,
     at: tuple[int, int],
     text: str,

@@ -52,7 +52,7 @@ def write_adain(path: Path, folder: Path, name: str | None) -> tuple[str, dict[s
     return name, {
         "kind": "adain",
         "licence": "code and recipe as the project; its encoder is vgg-slim's, its decoder was trained on ImageNet "
-        "pictures (research terms) and paintings in the public domain, see docs/recipes/adain.md",
+        "pictures (research terms) and paintings in the public domain, see docs/models/adain.md",
         "description": "any style in one pass: a slim VGG, AdaIN and a decoder (Huang & Belongie 2017)",
         "architecture": {"encoder": asdict(net.encoder.architecture), "decoder": asdict(net.decoder.architecture)},
         "recipe": "docs/recipes/adain.md",

@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None
     parser.add_argument("--preview", metavar="DIR", type=Path, help="write the picture there now and then")
     parser.add_argument("--fast", action="store_true", help="in one pass, by a net for any style")
     option(parser, stylize_fast, "--strength", "with --fast: 0 the content, 1 the style", type=float)
-    parser.add_argument("--net", metavar="FILE", help="with --fast: a net that `likeness train adain` made")
+    option(parser, stylize_fast, "--net", "with --fast: a net for any style", metavar="NAME|FILE", type=str)
     parser.add_argument("--estimate", action="store_true", help="say what it would need and choose, and do nothing")
     json_option(parser)
     parser.set_defaults(run=run, defaults=vars(parser.parse_args(["", "", "-o", ""])))
@@ -79,10 +79,6 @@ def run_fast(options: argparse.Namespace) -> int:
     from ..samples.images import check_output
     from ..style.fast import stylize_fast
 
-    if options.net is None:
-        raise InvalidOption(
-            "--fast needs --net FILE, a net for any style; `likeness train adain` makes one (none ships yet)"
-        )
     refuse_overwriting([options.output], [options.content, *options.styles, options.net])
     check_output(options.output)
     chosen = {name: getattr(options, name) for name in ("net", "size", "strength", "blend", "keep_color")}

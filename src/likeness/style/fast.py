@@ -37,7 +37,7 @@ def stylize_fast(
     content: ImageSource,
     style: ImageSource | Sequence[ImageSource],
     *,
-    net: str | os.PathLike[str] | adain.Adain,
+    net: str | os.PathLike[str] | adain.Adain = "adain",
     size: int = 512,
     strength: float = 1.0,
     blend: Sequence[float] = (),
@@ -46,8 +46,8 @@ def stylize_fast(
     """Paint `content` like `style` (one picture or several) in one pass.
 
     content, style: paths, bytes, arrays or PIL images.
-    net: a file that `likeness train adain` wrote, or a net that is open already (open it
-        once for many pictures: `style.adain.load`).
+    net: a name of the catalogue, a file that `likeness train adain` wrote, or a net that is open already (open it once
+        for many pictures: `style.adain.load`).
     size: the longer side of the result and of the styles in pixels.
     strength: 0 the content, 1 the style.
     blend: weight of each style (default: all alike).
