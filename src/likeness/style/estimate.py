@@ -313,7 +313,8 @@ def _evaluation(job: Job, plan: Estimate, size: tuple[int, ...], per: float) -> 
     n, around = math.prod(size), halo(job.net, job.layers)
     cut = tile_at(size, plan.tile, around)
     passes = (1 + PASSES) * repeated(size, cut, around) if cut else 1.0
-    traffic = 4 * n * job.net.architecture.in_channels * (25 + 12 * plan.history)
+    pairs = (36 if plan.compact else 12) * plan.history  # bfloat16 ones are widened each time that they are read
+    traffic = 4 * n * job.net.architecture.in_channels * (25 + pairs)
     return n * per * passes + traffic / _bandwidth()
 
 
