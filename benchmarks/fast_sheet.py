@@ -42,6 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     folder = options.data / "style" / "paintings_pd"
+    net = adain.load(locate(options.net, kind="adain", example="adain")[0])
     paintings = {name: read_image(folder / f"{name}.jpg") for name in PAINTINGS}
 
     step = SIDE + GAP
@@ -54,13 +55,12 @@ def main() -> None:
         write(draw, (MARGIN + column * step, 42), title, 15, SOFT)
     for row, name in enumerate(PHOTOGRAPHS):
         photograph = squared(np.asarray(getattr(photographs, name)()), 512)
-        made = [photograph, *(stylize_fast(photograph, one, net=options.net).image for one in paintings.values())]
+        made = [photograph, *(stylize_fast(photograph, one, net=net).image for one in paintings.values())]
         for column, image in enumerate(made):
             small = Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
             page.paste(small, (MARGIN + column * step, HEAD + row * step))
     save_page(page, options.out / "adain-sheet.webp")
 
-    net = adain.load(locate(options.net, kind="adain", example="adain")[0])
     photograph = np.asarray(Image.fromarray(photographs.coffee()).resize((512, 384)))
     times = [stylize_fast(photograph, next(iter(paintings.values())), net=net).seconds for _ in range(12)][2:]
     figures = {"p50_s": statistics.median(times), "fastest_s": min(times)}

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from plain import features
+from plain import features, outward
 from torch import Tensor
 
 from style import multiply_adds
@@ -124,7 +124,7 @@ def plain(problem: Problem, watch: Watch, evaluations: int) -> None:
         """The gradient is that at the clipped picture, also of pixels beyond the range, but for what leads further
         out."""
         y = x + (x.clamp(0, 1) - x).detach()
-        y.register_hook(lambda g: g.masked_fill(((x <= 0) & (g > 0)) | ((x >= 1) & (g < 0)), 0))
+        y.register_hook(lambda g: g.masked_fill(outward(x, g), 0))
         return y
 
     _lbfgs(problem.content.clone(), lambda x: cost(clipped(x)), lambda x: x, watch, evaluations, tolerance=0)

@@ -29,3 +29,8 @@ def features(net: Vgg, x: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
             if len(found) == len(wanted):
                 break
     return found
+
+
+def outward(x: Tensor, gradient: Tensor) -> Tensor:
+    """Where a step downhill would lead a pixel beyond 0...1 further out."""
+    return ((x <= 0) & (gradient > 0)) | ((x >= 1) & (gradient < 0))

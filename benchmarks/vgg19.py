@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 from peers_methods import PlainCost, Problem
+from plain import outward
 from targets import Target, add_strict, data_folder, report, said, status
 from torch import Tensor
 
@@ -66,8 +67,7 @@ def plain_cost(net: Vgg, content: Tensor, style: Tensor) -> Callable[[Tensor], t
         y = x.detach().clamp(0, 1).requires_grad_(True)
         total = plain_J(y)
         gradient = torch.autograd.grad(total, y)[0]
-        out = ((x <= 0) & (gradient > 0)) | ((x >= 1) & (gradient < 0))
-        return float(total.detach()), gradient.masked_fill_(out, 0.0)
+        return float(total.detach()), gradient.masked_fill_(outward(x, gradient), 0.0)
 
     return cost
 

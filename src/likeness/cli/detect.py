@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
         Path(options.draw).mkdir(parents=True, exist_ok=True)
     detector = Detector.load(options.detector)
     found: list[dict[str, Any]] = []
-    failed = 0
+    failed = seen = 0
     with progress_bar("detect") as on_progress:
         for done, path in enumerate(photos, 1):
             try:
@@ -58,7 +58,8 @@ def run(options: argparse.Namespace) -> int:
             found.append({"file": str(path), "faces": [face.to_dict() for face in faces]})
             if drawings:
                 write_image(drawings[done - 1], draw(image, faces))
-            on_progress(done, len(photos), {"faces": sum(len(one["faces"]) for one in found)})
+            seen += len(faces)
+            on_progress(done, len(photos), {"faces": seen})
     print_json(found) if options.json else _print(found)
     return 2 if failed else 0
 

@@ -16,7 +16,7 @@ from ..nets.catalogue import Preprocessing
 from ..nets.engine import Engine
 from ..samples.images import ImageSource, read_image
 from .decoding import MULTIPLE, NUMBERS, decode, decode_yunet, fuse, mirrored, nms, outermost, priors
-from .quality import measure
+from .quality import face_of
 from .types import Face
 
 MIN_SCORE = 0.58  # chosen on training photographs, held out or without a face: see docs/models/face-detector.md
@@ -102,9 +102,7 @@ class Detector:
         faces = []
         for score, box, points in zip(scores, boxes, landmarks, strict=True):
             if min(box[2:]) >= min_size and np.ptp(points, axis=0).max() > 1e-3:
-                x, y, w, h = (float(v) for v in box)
-                marks = tuple((float(u), float(v)) for u, v in points)
-                faces.append(Face((x, y, w, h), float(score), marks, measure(image, box, points)))
+                faces.append(face_of(image, box, score, points))
         return tuple(sorted(faces, key=lambda face: -face.box[2] * face.box[3]))
 
     def _scales(self, shape: tuple[int, ...], min_size: float) -> list[float]:

@@ -194,10 +194,12 @@ def _label(
 
     pictures = sorted(pictures)
     content: dict[str, dict] = {}
+    seen = 0
     for i, path in enumerate(pictures):
         image = read_image(path)
         faces = label(image)
         if faces is not None:
+            seen += len(faces)
             content[Path(os.path.relpath(path, folder)).as_posix()] = {
                 "kind": kind,
                 "split": "train",
@@ -206,7 +208,6 @@ def _label(
                 "given_boxes": None,
             }
         if on_progress:
-            counts = {"pictures": len(content), "faces": sum(len(e["faces"]) for e in content.values())}
-            on_progress(i + 1, len(pictures), counts)
+            on_progress(i + 1, len(pictures), {"pictures": len(content), "faces": seen})
     atomic_write(Path(out), json.dumps(content).encode())
     return Path(out)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .alignment import TEMPLATE, align
-from .types import Quality
+from .types import Face, Quality
 
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 _NOSE_DEPTH = 16.0  # px of the template: the tip of the nose stands out by about 0.45 of the distance between the eyes
@@ -37,6 +37,13 @@ def measure(
         pitch=pitch,
         roll=roll,
     )
+
+
+def face_of(image: np.ndarray, box: Sequence[float], score: float, landmarks: ArrayLike) -> Face:
+    """A face of the photograph (h, w, 3) uint8 as plain numbers, its quality measured."""
+    x, y, w, h = (float(v) for v in box)
+    points = tuple((float(u), float(v)) for u, v in np.asarray(landmarks))
+    return Face((x, y, w, h), float(score), points, measure(image, box, landmarks))
 
 
 def sharpness(grey: np.ndarray) -> float:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidOption
-from ..metric.loop import Batch, Schedule, at_least, check_fit, fit
+from ..metric.loop import Batch, Schedule, at_least, check_fit, fit, seeded
 from ..metric.losses import Terms
 from ..metric.processes import Processes
 from ..progress import Progress
@@ -80,7 +80,8 @@ def train_detector(
     """
     if size % MULTIPLE or size < MULTIPLE:
         raise InvalidOption(f"size is {size}; it must be a multiple of {MULTIPLE}")
-    check_fit(optimizer, precision, every, steps, lr, 1, seed)
+    schedule = Schedule(steps, lr, max(1, round(WARMUP * steps)))
+    check_fit(optimizer, precision, every, schedule, seed)
     at_least(1, batch=batch)
     if not 0 <= plain <= 1:
         raise InvalidOption(f"plain is {plain}; it must be a share from 0 to 1")
@@ -119,7 +120,7 @@ def train_detector(
             net,
             stream,
             objective,
-            schedule=Schedule(steps, lr, max(1, round(WARMUP * steps))),
+            schedule=schedule,
             optimizer=optimizer,
             weight_decay=weight_decay,
             average=average,
@@ -150,8 +151,7 @@ def _new_net(
 ) -> nets.DetectorNet:
     if init is not None:
         return nets.load(init)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         return nets.DetectorNet(architecture)
 
 

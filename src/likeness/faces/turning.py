@@ -8,14 +8,13 @@ whole photograph in which no face is clear.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .alignment import cut
 from .decoding import fuse, iou
-from .quality import measure
+from .quality import face_of
 from .types import Face
 
 if TYPE_CHECKING:
@@ -46,8 +45,7 @@ def upright(detector: Detector, image: np.ndarray, face: Face) -> Face:
     score, landmarks = max((_look(detector, image, face, angle) for angle in ANGLES), key=lambda found: found[0])
     if _log_odds(score) < _log_odds(max(straight, face.score)) + GAIN:
         return face
-    points = tuple((float(x), float(y)) for x, y in landmarks)
-    return replace(face, score=score, landmarks=points, quality=measure(image, face.box, landmarks))
+    return face_of(image, face.box, score, landmarks)
 
 
 def either_way(detector: Detector, image: np.ndarray) -> tuple[Face, ...]:
@@ -72,9 +70,7 @@ def _turned_back(image: np.ndarray, face: Face, turn: int) -> Face:
     u, v = points.T
     points = np.stack([(width - v, u), (width - u, height - v), (v, height - u)][turn - 1], axis=1)
     low, high = points[:2].min(0), points[:2].max(0)
-    box = (float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1]))
-    marks = tuple((float(a), float(b)) for a, b in points[2:])
-    return Face(box, face.score, marks, measure(image, box, points[2:]))
+    return face_of(image, (*low, *(high - low)), face.score, points[2:])
 
 
 def _log_odds(score: float) -> float:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidOption, WeightsError
-from ..nets import weights_file
+from ..nets import digest, weights_file
 from ..nets.activations import activations
 from ..nets.receptive_field import ReceptiveField, receptive_fields
 from ..progress import Progress
@@ -142,7 +141,7 @@ def top_patches(
     asked = {"layers": list(layers), "k": k, "per_sample": per_sample}
     asked["units"] = {name: list(one) for name, one in (units or {}).items()}
     if checkpoint is not None:
-        asked["net"] = _fingerprint(net)
+        asked["net"] = digest.of_net(net)
     state, before, theirs = _stored(checkpoint, asked)
     fields: dict[str, ReceptiveField] = {}
     spatial: tuple[int, ...] = ()
@@ -159,7 +158,7 @@ def top_patches(
             )
         done += len(x)
         if checkpoint is not None:
-            seen = _hash(f"{seen} {x.dtype} {tuple(x.shape)}".encode(), _bytes(x))
+            seen = digest.of_tensor(x, seen)
         if done - len(x) < before:  # the run that goes on has seen it
             same = (done, seen) == (before, theirs)
             continue
@@ -288,25 +287,6 @@ def _samples(batch: Any) -> Tensor:
             f"a batch is a tensor (b, c, *spatial), or a tuple that begins with one; this one is {what}"
         )
     return x
-
-
-def _fingerprint(net: nn.Module) -> str:
-    """What tells one net from another: what it is made of, and its weights."""
-    parts: list[Any] = [repr(net).encode()]
-    for name, value in net.state_dict().items():
-        parts += [name.encode(), _bytes(value) if isinstance(value, Tensor) else repr(value).encode()]
-    return _hash(*parts)
-
-
-def _hash(*parts: Any) -> str:
-    one = hashlib.sha256()
-    for part in parts:
-        one.update(part)
-    return one.hexdigest()
-
-
-def _bytes(x: Tensor) -> np.ndarray:
-    return x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
 
 
 def _store(path: Path, state: Mapping[str, _Running], done: int, seen: str, asked: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from ..progress import Progress
 from ..samples.images import squared
 from .augment import augment_things, to_input
 from .data import Crops, load_crops
-from .loop import Schedule, at_least, check_fit, fit
+from .loop import Schedule, at_least, check_fit, fit, seeded
 from .losses import Terms
 from .plan import check_sizes, size_at
 from .training import shuffled, writable
@@ -94,7 +94,8 @@ def train_classifier(
     and no folder says which are held out; UnreadableFile where a picture cannot be read or there is none; WeightsError
     where the checkpoint belongs to other options; StorageError.
     """
-    check_fit(optimizer, precision, every, steps, lr, warmup, seed)
+    schedule = Schedule(steps, lr, warmup)
+    check_fit(optimizer, precision, every, schedule, seed)
     if not 0 <= smoothing < 1:
         raise InvalidOption(f"smoothing is {smoothing}; it must be at least 0 and below 1")
     check_sizes(sizes, shares)
@@ -105,8 +106,7 @@ def train_classifier(
     for size in sizes:
         _ = Architecture(classes=train.names, size=size, widths=tuple(widths))  # raises where the net needs more
     architecture = Architecture(classes=train.names, size=side, widths=tuple(widths))
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         net = Classifier(architecture)
 
     def make_batch(step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -132,7 +132,7 @@ def train_classifier(
         net,
         make_batch,
         objective,
-        schedule=Schedule(steps, lr, warmup),
+        schedule=schedule,
         optimizer=optimizer,
         weight_decay=weight_decay,
         seed=seed,

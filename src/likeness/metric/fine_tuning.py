@@ -60,7 +60,8 @@ def train_fine_tuning(
     Raises InvalidOption for options that do not fit or fewer than two people, WeightsError where `init` is no encoder,
     Collapse.
     """
-    check_fit("adamw", precision, 1, steps, lr, WARMUP, seed)
+    schedule = Schedule(steps, lr, min(WARMUP, steps // 4))
+    check_fit("adamw", precision, 1, schedule, seed)
     at_least(1, stages=stages)
     at_least(2, batch=batch)
     ArcFace(2, 2, margin=margin, scale=scale)  # refuses what it cannot take before anything is read
@@ -98,7 +99,7 @@ def train_fine_tuning(
         late,
         draw,
         objective,
-        schedule=Schedule(steps, lr, min(WARMUP, steps // 4)),
+        schedule=schedule,
         extra=criterion,
         average=0.98,
         seed=seed,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def fit(
     and writes. Raises Collapse when `alarm` rings, InvalidOption, WeightsError where the checkpoint is damaged or
     belongs to other options.
     """
-    check_fit(optimizer, precision, every, schedule.steps, schedule.peak, schedule.warmup, seed)
+    check_fit(optimizer, precision, every, schedule, seed)
     processes = Processes.from_environment()
     processes.join()
     extra = nn.Module() if extra is None else extra
@@ -161,7 +162,16 @@ def fit(
     return state.averaged.eval()
 
 
-def check_fit(optimizer: str, precision: str, every: int, steps: int, lr: float, warmup: int, seed: int) -> None:
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """What torch draws meanwhile on the CPU (a new net's weights) is of `seed`. No generator of the caller's moves,
+    nor those of other devices, which `torch.manual_seed` would set."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def check_fit(optimizer: str, precision: str, every: int, schedule: Schedule, seed: int) -> None:
     """Raises InvalidOption unless `fit` could be called with these: before anything is read."""
     if optimizer not in OPTIMIZERS:
         raise InvalidOption(f"optimizer is {optimizer!r}; it must be 'adamw' or 'muon'")
@@ -169,10 +179,10 @@ def check_fit(optimizer: str, precision: str, every: int, steps: int, lr: float,
         raise InvalidOption(f"precision is {precision!r}; it must be 'auto', 'fp32' or 'bf16'")
     if every < 1:
         raise InvalidOption(f"every is {every}; there must be at least 1 step between checkpoints")
-    at_least(1, steps=steps)
-    at_least(0, warmup=warmup, seed=seed)
-    if not 0 < lr < math.inf:
-        raise InvalidOption(f"lr is {lr}; it must be above 0")
+    at_least(1, steps=schedule.steps)
+    at_least(0, warmup=schedule.warmup, seed=seed)
+    if not 0 < schedule.peak < math.inf:
+        raise InvalidOption(f"lr is {schedule.peak}; it must be above 0")
 
 
 def at_least(least: int, **options: int) -> None:

@@ -14,7 +14,7 @@ import torch
 from ..errors import InvalidOption, UnknownName
 from ..nets.identity import Architecture
 from . import losses, miners
-from .loop import at_least, check_fit
+from .loop import Schedule, at_least, check_fit
 from .processes import Processes
 
 DISTILLATION = "distillation"
@@ -51,11 +51,15 @@ class Plan:
         self._check_loss()
         self._check_sizes()
         self._check_batch()
-        check_fit(self.optimizer, self.precision, self.every, self.steps, self.lr, self.warmup, self.seed)
+        check_fit(self.optimizer, self.precision, self.every, self.schedule, self.seed)
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:
             raise InvalidOption(f"device is {self.device!r}, which cannot be used here: {error}") from error
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(self.steps, self.lr, self.warmup)
 
     @property
     def labelled(self) -> bool:

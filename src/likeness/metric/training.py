@@ -20,7 +20,7 @@ from . import distillation, heads, losses
 from .augment import augment, draw_moves, to_input
 from .data import Align, Crops, held_out, load_crops
 from .hints import Hints, check_hints, teacher_maps
-from .loop import CollapseAlarm, Schedule, fit
+from .loop import CollapseAlarm, fit, seeded
 from .losses import Terms
 from .plan import Plan
 from .samplers import SubjectsTimesSamples
@@ -166,7 +166,7 @@ def train_recognition(
             tower,
             lesson.batch,
             lesson.objective,
-            schedule=Schedule(steps, lr, warmup),
+            schedule=plan.schedule,
             extra=lesson.extra,
             optimizer=optimizer,
             seed=seed,
@@ -187,8 +187,7 @@ def _tower(plan: Plan) -> identity.Tower:
     if plan.init:
         tower = tower_of_pictures(plan.init)
     else:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(plan.seed)
+        with seeded(plan.seed):
             tower = identity.Tower(identity.Architecture(widths=plan.widths, blocks=plan.blocks))
     plan.check_fits(tower.architecture)
     if plan.teacher:
@@ -255,8 +254,7 @@ class Lesson:
             codes = distillation.teacher_codes(crops.images, plan.teacher, cache=plan.cache, on_progress=on_progress)
             self.targets = _Targets(codes[rows], length)
         if plan.teacher and plan.hints and plan.cache:
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(plan.seed)
+            with seeded(plan.seed):
                 maps = teacher_maps(crops.images, plan.teacher, plan.hints, cache=plan.cache, on_progress=on_progress)
                 self.hinted = Hints(tower, maps).to(plan.device)
             self.hinted.solve(tower, crops.images, rows[:: max(1, len(rows) // SOLVED)])

@@ -72,6 +72,10 @@ def _read(path: Path) -> str:
         return ""
 
 
+# By what names an ONNX file of ours may say how many bytes it needs per position, and how small samples may be.
+PER_POSITION, SMALLEST = "likeness.bytes_per_position", "likeness.smallest"
+
+
 class Engine:
     """An ONNX net, ready to run on the CPU. Several threads may call `run` at once.
 

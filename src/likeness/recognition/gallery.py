@@ -121,11 +121,10 @@ class Gallery:
         """
         from ..samples.folders import read_subjects
 
-        people = [
-            (_subject_of(paths[0], name), paths)
-            for name, samples in groupby(read_subjects(folder), key=lambda sample: sample.subject)
-            if (paths := [sample.path for sample in samples])
-        ]
+        people = []
+        for name, samples in groupby(read_subjects(folder), key=lambda sample: sample.subject):
+            paths = [sample.path for sample in samples]
+            people.append((_subject_of(paths[0], name), paths))
         sources = [path for _, paths in people for path in paths]
         encodings = self.encoder.encode_many(sources)
         enrolments = []

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidOption
-from ..metric.loop import Schedule, fit
+from ..metric.loop import Schedule, fit, seeded
 from ..metric.losses import Terms
 from ..nets.activations import activations
 from ..nets.perceptual import Vgg, until
@@ -98,8 +98,7 @@ def train_adain(
     net = until(judge, layer)
     train, unseen = practice([pictures, *more_pictures], size, on_progress)
     painted, unseen_styles = practice([styles], size, on_progress, least=1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = untrained(net, widths=widths)
     if init is not None:
         model.decoder.load_state_dict(_decoder(init, model).state_dict())

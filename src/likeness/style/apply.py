@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidOption, MissingDependency, WeightsError
-from ..nets.engine import Engine
+from ..nets.engine import PER_POSITION, SMALLEST, Engine
 from ..samples.images import ImageSource, read_image, resized
 
 MEMORY = 2_000_000_000
 # What an ONNX file says that it needs; of one that does not say, what nets as wide as any in use do.
-ONNX_NEEDS = {"likeness.bytes_per_position": 2100, "likeness.smallest": 17}
+ONNX_NEEDS = {PER_POSITION: 2100, SMALLEST: 17}
 
 
 @dataclass(frozen=True)

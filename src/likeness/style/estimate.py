@@ -295,27 +295,27 @@ def seconds(job: Job, plan: Estimate, sizes: Sequence[tuple[int, ...]], steps: i
     scaled by the number of positions, the overlap of tiles, and what the optimiser reads and writes."""
     crop = _crop(job.size, plan.tile, halo(job.net, job.layers))
     per = _time_per_position(job, cost, crop)
-    samples = sum(map(math.prod, [job.size, *job.styles]))
+    samples, bandwidth = sum(map(math.prod, [job.size, *job.styles])), _bandwidth()
     total = 0.0
     for size in sizes:
-        total += steps * _evaluation(job, plan, size, per)
+        total += steps * _evaluation(job, plan, size, per, bandwidth)
         total += math.prod(size) / math.prod(sizes[-1]) * per * PASSES * samples  # targets
     if plan.warm_up and job.slim is not None:
         light = replace(job, net=job.slim, slim=None)
         slim = _time_per_position(light, cost, crop)
-        total += EVALUATIONS * _evaluation(light, plan, sizes[-1], slim)
+        total += EVALUATIONS * _evaluation(light, plan, sizes[-1], slim, bandwidth)
         total += (per + 2 * slim) * PASSES * samples  # maps by both nets, and targets
     return total + PASSES * math.prod(sizes[-1]) * per  # J of what was made
 
 
-def _evaluation(job: Job, plan: Estimate, size: tuple[int, ...], per: float) -> float:
-    """Seconds of one evaluation and the step after it, with so many per position."""
+def _evaluation(job: Job, plan: Estimate, size: tuple[int, ...], per: float, bandwidth: float) -> float:
+    """Seconds of one evaluation and the step after it, with so many per position, and bytes read per second."""
     n, around = math.prod(size), halo(job.net, job.layers)
     cut = tile_at(size, plan.tile, around)
     passes = (1 + PASSES) * repeated(size, cut, around) if cut else 1.0
     pairs = (36 if plan.compact else 12) * plan.history  # bfloat16 ones are widened each time that they are read
     traffic = 4 * n * job.net.architecture.in_channels * (25 + pairs)
-    return n * per * passes + traffic / _bandwidth()
+    return n * per * passes + traffic / bandwidth
 
 
 def tile_at(size: Sequence[int], tile: int | None, around: int) -> int | None:

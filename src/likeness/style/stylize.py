@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InvalidOption, StorageError
+from ..nets import digest
 from ..nets.perceptual import Vgg
 from ..nets.precision import bfloat16_is_faster
 from ..nets.tiles import halo, values
@@ -313,22 +313,15 @@ def _inputs(
     nets = {"encoder": net} | ({} if warm_up is None else {"warm-up encoder": warm_up})
     return {
         "size": list(content.shape[2:]),
-        "content": _digest(content),
-        "styles": [_digest(style.sample) for style in styles],
+        "content": digest.of_tensor(content),
+        "styles": [digest.of_tensor(style.sample) for style in styles],
         "blend": [float(style.weight) for style in styles],
-        "masks": [[one if one is None else _digest(one) for one in (style.region, style.mask)] for style in styles],
-        "init": init if isinstance(init, str) else _digest(init),
-        **{name: f"{one.architecture} {_digest(*one.state_dict().values())}" for name, one in nets.items()},
+        "masks": [
+            [one if one is None else digest.of_tensor(one) for one in (style.region, style.mask)] for style in styles
+        ],
+        "init": init if isinstance(init, str) else digest.of_tensor(init),
+        **{name: digest.of_net(one) for name, one in nets.items()},
     }
-
-
-def _digest(*tensors: Tensor) -> str:
-    """SHA-256 of shapes, types and values."""
-    one = hashlib.sha256()
-    for x in tensors:
-        one.update(f"{x.dtype} {tuple(x.shape)} ".encode())
-        one.update(x.detach().contiguous().flatten().view(torch.uint8).numpy().data)
-    return one.hexdigest()
 
 
 def _base(content: Tensor, init: str | Tensor, seed: int) -> Tensor:

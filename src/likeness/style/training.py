@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..errors import InvalidOption, UnreadableFile
-from ..metric.loop import Schedule, fit
+from ..metric.loop import Schedule, fit, seeded
 from ..metric.losses import Terms
 from ..nets.activations import activations, listening
 from ..nets.perceptual import Architecture, Vgg, save, until
@@ -103,8 +103,7 @@ def train_perceptual(
     if len(widths) != len(depths):
         raise InvalidOption(f"widths {widths} must name {len(depths)} blocks")
     train, held = practice([pictures, *more_pictures], size, on_progress)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         student = Vgg(Architecture(widths=tuple(widths), depths=depths[:3] + (1,), mean=(0.5,), scale=(0.25,)))
         student.requires_grad_(True)
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import InvalidOption, WeightsError
 from ..nets import weights_file
+from ..nets.engine import PER_POSITION, SMALLEST
 from ..nets.layers import check_dims, conv, instance_norm, output_size, reflected
 
 KIND = "likeness.transform"
@@ -215,7 +216,7 @@ def export(file: str | os.PathLike[str], onnx: str | os.PathLike[str]) -> dict[s
         dynamic_spatial=True,
         output_names=("painted",),
         tolerance=1e-4,
-        metadata={"likeness.bytes_per_position": str(onnx_bytes(a)), "likeness.smallest": str(a.smallest)},
+        metadata={PER_POSITION: str(onnx_bytes(a)), SMALLEST: str(a.smallest)},
     )
     sizes = [None] * a.spatial_dims
     size = os.path.getsize(onnx)

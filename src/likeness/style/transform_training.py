@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidOption
-from ..metric.loop import Schedule, fit
+from ..metric.loop import Schedule, fit, seeded
 from ..metric.losses import Terms
 from ..nets.activations import activations
 from ..nets.tiles import within
@@ -107,8 +107,7 @@ def train_style(
     painting = to_sample(read_image(style), style_size)
     blank = torch.zeros(1, 3, size, size)
     J = objective(open_encoder(encoder), blank, [Style(painting)], **cost)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         net = Transform(Architecture(widths=tuple(widths), blocks=blocks))
 
     def make_batch(step: int, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, ...]]:
