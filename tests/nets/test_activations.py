@@ -65,6 +65,39 @@ def test_values_are_those_of_the_layers(spatial_dims: int, inplace: bool) -> Non
     assert hooks(net) == 0
 
 
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("spatial_dims", [1, 2, 3])
+def test_a_tap_changes_what_the_net_goes_on_with(spatial_dims: int, inplace: bool) -> None:
+    seen: list[tuple[str, Tensor]] = []
+
+    def tap(layer: str, a: Tensor) -> Tensor:
+        seen.append((layer, a))
+        return 2 * a
+
+    net, x = make_net(spatial_dims, inplace=inplace), sample(spatial_dims)
+    got = activations(net, x, ["2", "0"], tap)
+    plain = make_net(spatial_dims)
+    first = plain[0](x)
+    pooled = plain[2]((2 * first).relu())
+    assert [layer for layer, _ in seen] == ["0", "2"] and list(got) == ["2", "0"]
+    for a, expected in ((seen[0][1], first), (got["0"], 2 * first), (seen[1][1], pooled), (got["2"], 2 * pooled)):
+        assert torch.equal(a, expected)
+    assert hooks(net) == 0
+
+
+def test_only_what_would_be_overwritten_is_copied() -> None:
+    """What a tap keeps of a layer for itself is not overwritten either; layers that nobody asked for are."""
+    net, x = make_net(2, inplace=True), sample(2)
+    addresses: dict[str, int] = {}
+    for name in ("0", "1"):
+        net[int(name)].register_forward_hook(lambda _m, _x, out, name=name: addresses.update({name: out.data_ptr()}))
+    kept: list[Tensor] = []
+    activations(net, x, ["0", "2"], lambda _, a: kept.append(a) or a.detach())  # type: ignore[func-returns-value]
+    assert torch.equal(kept[0], make_net(2)[0](x)) and addresses["0"] != addresses["1"]
+    activations(net, x, ["1", "2"])
+    assert addresses["0"] == addresses["1"]
+
+
 @pytest.mark.parametrize("spatial_dims", [1, 2, 3])
 def test_gradients_reach_the_sample(spatial_dims: int) -> None:
     net, x = make_net(spatial_dims, inplace=True), sample(spatial_dims).requires_grad_()

@@ -4,27 +4,33 @@ asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ..errors import InvalidOption, UnknownName
 
 _Keep = Callable[[nn.Module, int, Any], Any]
 
 
-def activations(net: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+def activations(
+    net: nn.Module, x: Tensor, layers: Sequence[str], tap: Callable[[str, Tensor], Tensor] | None = None
+) -> dict[str, Tensor]:
     """Outputs of the layers called `layers`, in that order, for the samples x (b, c, *spatial).
 
     Names are those of `net.named_modules()` ("" is the net itself). A module that the net uses several times gives
     each use a name of its own: "relu" is the first, "relu#2" the second, and so on (`layer_shapes` lists them all).
     The pass stops after the last of them; what lies deeper is not computed. Gradients flow; mode, gradients and hooks
-    of the net are left as they were, also when it raises. Where the net overwrites activations (`inplace=True`) they
-    are copied first.
+    of the net are left as they were, also when it raises. Modules that overwrite what they are given (`inplace=True`)
+    are given a copy of what is kept.
+
+    tap: called with the name and the activation when a layer is reached; what it returns takes the activation's place,
+    for the layers after it and in the result.
 
     Raises UnknownName for a name that the net does not have, with the nearest one, and for a layer that the pass does
     not reach.
@@ -32,20 +38,31 @@ def activations(net: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[str, T
     if isinstance(layers, str):
         raise InvalidOption(f"layers is the string {layers!r}; give a list of names: [{layers!r}]")
     wanted = _wanted(net, layers)
-    copy = torch.is_inference_mode_enabled() or any(getattr(module, "inplace", False) for module in net.modules())
+    copy = torch.is_inference_mode_enabled()  # no telling there whether something was overwritten
     missing = set(layers)
     found: dict[str, tuple[Tensor, int]] = {}
 
-    def keep(module: nn.Module, use: int, out: Any) -> None:
+    def keep(module: nn.Module, use: int, out: Any) -> Any:
         for name in wanted[module].get(use, ()):
-            kept = _tensor(name, out).clone() if copy else _tensor(name, out)
+            out = _tensor(name, out)
+            if tap is not None:
+                out = tap(name, out)
+            kept = out.clone() if copy else out
             found[name] = (kept, 0 if copy else kept._version)
             missing.discard(name)
         if not missing:
             raise _Enough
+        return out
+
+    def spare(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(
+            one.clone() if any(_same_memory(one, kept) for kept, _ in found.values()) else one for one in given
+        )
 
     if missing:
-        _watch(net, x, list(wanted), keep)
+        overwriting = [module for module in net.modules() if getattr(module, "inplace", False)]
+        with _held(module.register_forward_pre_hook(spare) for module in overwriting):
+            _watch(net, x, list(wanted), keep)
     if missing:
         name = sorted(missing)[0]
         raise UnknownName(f"the net has a layer for {name!r}, but a forward pass does not reach it (see layer_shapes)")
@@ -113,13 +130,24 @@ def _hooks(net: nn.Module, modules: Sequence[nn.Module], keep: _Keep) -> Iterato
         uses[module] = uses.get(module, 0) + 1
         return keep(module, uses[module], out)
 
-    handles = [net.register_forward_pre_hook(lambda *_: uses.clear())]
-    handles += [module.register_forward_hook(hook) for module in modules]
+    before = net.register_forward_pre_hook(lambda *_: uses.clear())
+    with _held([before, *(module.register_forward_hook(hook) for module in modules)]):
+        yield
+
+
+@contextmanager
+def _held(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Hooks that are removed in the end."""
+    handles = list(handles)
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _same_memory(a: Any, b: Tensor) -> bool:
+    return isinstance(a, Tensor) and a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 def _wanted(net: nn.Module, layers: Sequence[str]) -> dict[nn.Module, dict[int, list[str]]]:

@@ -100,7 +100,7 @@ class Vgg(nn.Sequential):
                     if a.padding == "reflect"
                     else conv(a.spatial_dims, channels, width, 3, padding=1)
                 )
-                layers[f"relu{block}_{number}"] = nn.ReLU()
+                layers[f"relu{block}_{number}"] = nn.ReLU(inplace=True)  # nothing else reads what it overwrites
                 channels = width
         super().__init__(layers)
         self.architecture = a

@@ -109,8 +109,15 @@ class Objective:
         return list(dict.fromkeys([*self.content, *(term.layer for term in self.terms)]))
 
     def __call__(self, x: Tensor) -> Tensor:
-        found = activations(self.net, x, self.layers)
-        cost = self.alpha * self.content_cost(found) + self.beta * total(self.style_costs(self.style_sums(found)))
+        sums: dict[tuple[str, int], Tensor] = {}
+
+        def tap(layer: str, a: Tensor) -> Tensor:
+            a, mine = self.collect(layer, a)
+            sums.update(mine)
+            return a
+
+        found = activations(self.net, x, self.layers, tap)
+        cost = self.alpha * self.content_cost(found) + self.beta * total(self.style_costs(sums))
         return cost + self.gamma * total_variation(x) if self.gamma else cost
 
     def content_cost(
@@ -128,15 +135,25 @@ class Objective:
         self, found: Mapping[str, Tensor], window: Mapping[str, tuple[slice, ...]] | None = None
     ) -> dict[tuple[str, int], Tensor]:
         """(layer, region) -> the statistic's sum over positions of G (in `window`): what adds up over tiles."""
-        collect = STATISTICS[self.statistic][0]
+        sums: dict[tuple[str, int], Tensor] = {}
+        for layer in self.layers:
+            sums |= self.collect(layer, found[layer], window)[1]
+        return sums
+
+    def collect(
+        self, layer: str, a: Tensor, window: Mapping[str, tuple[slice, ...]] | None = None
+    ) -> tuple[Tensor, dict[tuple[str, int], Tensor]]:
+        """The `style_sums` of one layer, of its activation a, and what deeper layers go on with instead of a, so that
+        what comes back from them and from the sums meets in one place."""
+        statistic = STATISTICS[self.statistic][0]
         sums = {}
-        for key in dict.fromkeys((term.layer, term.region) for term in self.terms):
+        for key in dict.fromkeys((term.layer, term.region) for term in self.terms if term.layer == layer):
             mask = self.masks.get(key)
             if mask is not None and window is not None:
-                mask = mask[window[key[0]]]
+                mask = mask[window[layer]]
             with torch.autocast("cpu", enabled=False):
-                sums[key] = collect(found[key[0]], mask)
-        return sums
+                a, sums[key] = statistic(a, mask)
+        return a, sums
 
     def style_costs(self, sums: Mapping[tuple[str, int], Tensor]) -> dict[str, Tensor]:
         """layer -> its part of J_style, given the statistic's sums over all of G. A region counts by its share of G,
@@ -284,7 +301,7 @@ def _means(net: Vgg, style: Style, layers: list[str], statistic: str, tile: int 
     for one, found in walk(net, style.sample, layers, tile):
         for layer in layers:
             mask = masks[layer][one.windows[layer]] if masks else None
-            sums[layer] = sums.get(layer, 0) + collect(found[layer], mask)
+            sums[layer] = sums.get(layer, 0) + collect(found[layer], mask)[1]
     counts = {layer: float(masks[layer].sum()) if masks else math.prod(map_size(spatial, layer)) for layer in layers}
     if min(counts.values()) <= 0:
         raise InvalidOption("the mask of a style leaves nothing of it")

@@ -17,32 +17,44 @@ def gram(a: Tensor, mask: Tensor | None = None) -> Tensor:
     """`G_kk' = sum over positions of a_k a_k'` (Gatys 2016, eq. 3): (1, c, *spatial) -> (c, c). With `mask`
     (*spatial), positions count by its value. In float64: J is made of small differences between such sums. (Of
     bfloat16 activations, too: their products are exact in float32, and added up there.)"""
+    return _gram(a, mask)[1]
+
+
+def _gram(a: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     return _Gram.apply(a, None if mask is None else mask.flatten())
 
 
 class _Gram(torch.autograd.Function):
-    """`G = a diag(m) a'` of a (1, c, *spatial): its gradient `(D + D') a diag(m)` is one product over positions, where
-    differentiating by a and by a' apart takes two. It lies in memory as a does, so that autograd adds to it in place
-    what comes from deeper layers."""
+    """a (1, c, *spatial) -> a, for the net to go on with, and `G = a diag(m) a'`. So the gradient that comes back
+    through deeper layers is there when that of G is, `(D + D') a diag(m)`: one product over positions that is added
+    to it in place. (Differentiating by a and by a' apart takes two, autograd a map to add up in.) Nobody else reads
+    that gradient: convolutions and poolings make one for their input alone."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(ctx: Any, a: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(a, mask)
+        ctx.set_materialize_grads(False)
         parts = _flat(a).split(BLOCK, 1)
         masks = [None] * len(parts) if mask is None else mask.split(BLOCK)
         wide = ((full(p), m) for p, m in zip(parts, masks, strict=True))
         products = ((p if m is None else p * m) @ p.T for p, m in wide)
-        return sum(product.double() for product in products)  # type: ignore[return-value]
+        return a.detach(), sum(product.double() for product in products)  # type: ignore[return-value]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, deeper: Tensor | None, slope: Tensor | None) -> tuple[Tensor | None, None]:
+        if slope is None:
+            return deeper, None
         a, mask = ctx.saved_tensors
         last = a.is_contiguous(memory_format=torch.channels_last)
-        gradient = torch.empty_like(a, memory_format=torch.channels_last if last else torch.contiguous_format)
-        torch.mm((slope + slope.T).to(a), _flat(a), out=_flat(gradient))
-        if mask is not None:
-            _flat(gradient).mul_(mask)
+        layout = torch.channels_last if last else torch.contiguous_format
+        factor, seen = (slope + slope.T).to(a), _flat(a) if mask is None else _flat(a) * mask
+        if deeper is None:
+            gradient = torch.empty_like(a, memory_format=layout)
+            torch.mm(factor, seen, out=_flat(gradient))
+        else:
+            gradient = deeper.contiguous(memory_format=layout)
+            _flat(gradient).addmm_(factor, seen)
         return gradient, None
 
 
@@ -56,11 +68,11 @@ def full(a: Tensor) -> Tensor:
     return a if a.dtype == torch.float64 else a.float()
 
 
-def moments(a: Tensor, mask: Tensor | None = None) -> Tensor:
+def _moments(a: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Sums of a and of a^2 over positions: (1, c, *spatial) -> (2, c), in float64: a variance is their difference."""
-    a = _flat(full(a))
+    wide = _flat(full(a))
     weight = 1.0 if mask is None else mask.flatten()
-    return torch.stack([(part * weight).sum(1, dtype=torch.float64) for part in (a, a.square())])
+    return a, torch.stack([(part * weight).sum(1, dtype=torch.float64) for part in (wide, wide.square())])
 
 
 def _gram_error(mean: Tensor, wanted: Tensor, factor: Callable[[int], float]) -> Tensor:
@@ -78,7 +90,8 @@ def _mean_std_error(mean: Tensor, wanted: Tensor, factor: Callable[[int], float]
     return (deviations(mean) - deviations(wanted)).square().sum() / mean.shape[1]
 
 
-STATISTICS = {"gram": (gram, _gram_error), "mean-std": (moments, _mean_std_error)}
+# name -> (a, mask) to a, for the net to go on with, and the sums over its positions; the error between means of them
+STATISTICS = {"gram": (_gram, _gram_error), "mean-std": (_moments, _mean_std_error)}
 
 
 def total_variation(x: Tensor) -> Tensor:
