@@ -1,18 +1,20 @@
 """How long until J is what 500 evaluations of plain torch L-BFGS reach, with the full normalised VGG-19?
 
-    python benchmarks/vgg19.py [--pairs 6] [--size 512] [--evaluations 500] [--history 30] [--data FOLDER]
-        [--out out/vgg19] [--strict]
+    python benchmarks/vgg19.py [METHOD ...] [--pairs 1 2 3 4 5 6] [--size 512] [--evaluations 500] [--history 30]
+        [--data FOLDER] [--out out/vgg19] [--strict]
 
 plain  torch modules as anybody writes them (reflect padding, conv2d, relu, max_pool2d, Gram matrices by autograd) and
        `torch.optim.LBFGS` (history 100, tolerances off), float32, from the content
-ours   `stylize_sample` at one scale from the same content, with `vgg-slim` standing in first; in float32 ("fp32") and
-       in bfloat16 where this machine is faster with it ("auto")
+fp32   `stylize_sample` at one scale from the same content, with `vgg-slim` standing in first, in float32
+auto   the same in bfloat16, where this machine is faster with it; its evaluations being cheaper, it may take twice as
+       many
 
 All minimise the same J, of the picture clipped to 0...1, with the gradient masked where a step would lead further out.
 J is judged in float32: the traces of float32 runs are such, a bfloat16 run is judged at every tenth evaluation, and
 judging does not count. Time is CPU time of one thread, which other work on the machine disturbs least; everything that
-a run does counts, from targets and warm-up on. Each pair is kept as OUT/PAIR.json; a rerun goes on with those that are
-missing. Shares are of plain's own time to the same J; a run that never reaches it has none.
+a run does counts, from targets and warm-up on. Each run is kept as OUT/PAIR-METHOD.json; a rerun goes on with those
+that are missing (ours end at what plain reached, so it comes first). Shares are of plain's own time to the same J; a
+run that never reaches it has none.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ PAIRS = (
     ("taj_mahal", "turner_shipwreck_1810"),
     ("cornell", "vangogh_wheat_field_cypresses_1889"),
 )
+METHODS = ("plain", "fp32", "auto")
 BETA = 1e4
 LEVELS = (1.0, 1.05)  # times J500
 JUDGED = 10  # evaluations of a bfloat16 run between two looks of the judge
@@ -141,21 +144,35 @@ def summary(pairs: list[dict[str, Trace]]) -> dict[str, float]:
     }
 
 
-def measure(options: Any, content_name: str, style_name: str, on_line: Callable[[str], None]) -> dict[str, Trace]:
+def measure(options: Any, content_name: str, style_name: str, method: str, goal: float) -> Trace:
+    """goal: the J at which ours may end."""
     pictures = options.data / "style"
     content = to_sample(read_image(pictures / f"content/{content_name}.jpg"), options.size)
     style = to_sample(read_image(pictures / f"paintings_pd/{style_name}.jpg"), options.size)
     net = open_encoder(options.data / "weights/vgg19_normalised_relu4_1.npz")
+    if method == "plain":
+        return plain(net, content, style, options.evaluations)
     judge = objective(net, content, [Style(style)], style_weight=BETA)
-    pair = {"plain": plain(net, content, style, options.evaluations)}
-    on_line(f"plain {pair['plain'][-1][0]:.0f} s")
-    goal = min(J for _, J in pair["plain"])
-    run = {"steps": options.evaluations, "history": options.history, "warm_up": open_encoder("vgg-slim")}
-    for name, precision in (("fp32", "fp32"), ("auto", "bf16" if bfloat16_is_faster() else "fp32")):
-        if name == "auto" and precision == "fp32":
-            continue
-        pair[name] = ours(net, content, style, judge, goal, run | {"precision": precision})
-        on_line(f"{name} {pair[name][-1][0]:.0f} s")
+    run: dict[str, Any] = {"history": options.history, "warm_up": open_encoder("vgg-slim")}
+    run |= (
+        {"precision": "fp32", "steps": options.evaluations}
+        if method == "fp32"
+        else {"precision": "bf16", "steps": 2 * options.evaluations}
+    )
+    return ours(net, content, style, judge, goal, run)
+
+
+def measured(options: Any, content: str, style: str, methods: list[str]) -> dict[str, Trace]:
+    """What lies in OUT, and what is missing there of `methods`."""
+    pair: dict[str, Trace] = {}
+    for method in METHODS:
+        file = options.out / f"{content}-{style}-{options.size}-{options.evaluations}-{method}.json"
+        if not file.exists() and method in methods:
+            goal = min((J for _, J in pair.get("plain", [])), default=0.0)
+            file.write_text(json.dumps(measure(options, content, style, method, goal)))
+        if file.exists():
+            pair[method] = json.loads(file.read_text())
+            print(f"{content} x {style}, {method}: {pair[method][-1][0]:.0f} s", flush=True)
     return pair
 
 
@@ -163,7 +180,8 @@ def main() -> int:
     import argparse
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=len(PAIRS))
+    parser.add_argument("methods", nargs="*", metavar="METHOD", help=f"of {', '.join(METHODS)} (default: all)")
+    parser.add_argument("--pairs", type=int, nargs="+", default=list(range(1, len(PAIRS) + 1)), metavar="N")
     parser.add_argument("--size", type=int, default=512, help="longer side, pixels")
     parser.add_argument("--evaluations", type=int, default=500)
     parser.add_argument("--history", type=int, default=30)
@@ -173,14 +191,14 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
+    methods = options.methods or ["plain", "fp32", *(["auto"] if bfloat16_is_faster() else [])]
     pairs: list[dict[str, Trace]] = []
-    for content, style in PAIRS[: options.pairs]:
-        file = options.out / f"{content}-{style}-{options.size}-{options.evaluations}.json"
-        if not file.exists():
-            file.write_text(json.dumps(measure(options, content, style, lambda line: print("  ", line, flush=True))))
-        pairs.append(json.loads(file.read_text()))
-        shown = ", ".join(f"{k} {'–' if v is None else format(v, '.0%')}" for k, v in shares(pairs[-1]).items())
-        print(f"{content} x {style}: {shown}", flush=True)
+    for content, style in (PAIRS[number - 1] for number in options.pairs):
+        pair = measured(options, content, style, methods)
+        if "plain" in pair:
+            pairs.append(pair)
+            shown = ", ".join(f"{k} {'–' if v is None else format(v, '.0%')}" for k, v in shares(pair).items())
+            print(f"{content} x {style}: {shown}", flush=True)
     bounds = {"fp32": 0.8, "auto": 0.35}  # of machines with AMX; 0.5 where bfloat16 is at least twice as fast
     found = summary(pairs)
     targets = [Target(f"{name} {level:g}", bound) for name, bound in bounds.items() for level in LEVELS]

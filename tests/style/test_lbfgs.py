@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from test_curvature import times
 
-from likeness.style import lbfgs
+from likeness.style import curvature, lbfgs
 
 
 def valley(x: torch.Tensor) -> tuple[float, torch.Tensor]:
@@ -57,10 +59,47 @@ def test_what_it_keeps_between_steps() -> None:
     x, state = torch.rand(1, 3, 500), dict[str, Any]()
     for _ in range(8):
         lbfgs.move(x, valley(x)[1], state, rate=0.5, history=3, compact=True)
-    assert state.keys() == {"gradient", "step", "pairs"}
+    assert state.keys() == {"gradient", "step", "pairs", "bowl"}
     assert len(state["pairs"]) == 2
-    kept = [state["step"], *(one for pair in state["pairs"] for one in pair)]
+    kept = [state["step"], *(one for pair in state["pairs"] for one in pair[:2])]
     assert {one.dtype for one in kept} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("history", [1, 4])
+@pytest.mark.parametrize("size", [(30,), (5, 6), (3, 4, 3)])
+def test_the_direction_is_that_of_the_two_loops(size: tuple[int, ...], history: int) -> None:
+    """Nocedal & Wright 2006, algorithm 7.4, in NumPy, from the matrix of `style.curvature` once it has settled."""
+    x, state = (
+        torch.rand(1, 2, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64),
+        dict[str, Any](),
+    )
+    for step in range(curvature.SETTLED + 6):
+        pairs = [[one.numpy().copy() for one in pair[:2]] for pair in state.get("pairs", [])]
+        last, took = (state[name].numpy().copy() if step else None for name in ("gradient", "step"))
+        before, g = x.clone(), valley(x)[1]
+        lbfgs.move(x, g.clone(), state, rate=0.5, history=history, compact=False)
+        if not step:
+            continue
+        pairs.append([took, g.flatten().numpy() - last])
+        q, shares = g.flatten().numpy().copy(), []
+        for s, y in reversed(pairs):
+            shares.append(s @ q / (s @ y))
+            q -= shares[-1] * y
+        s, y = pairs[-1]
+        M = curvature.beginning(state["bowl"])
+        assert (M is None) == (step < curvature.SETTLED)
+        r = q * (s @ y) / (y @ y) if M is None else times(M.numpy(), q.reshape(x.shape)).flatten()
+        for (s, y), share in zip(pairs, reversed(shares), strict=True):
+            r += s * (share - y @ r / (s @ y))
+        assert len(pairs) == min(step, history)
+        np.testing.assert_allclose((x - before).flatten().numpy(), -0.5 * r, rtol=1e-8, atol=1e-12)
+
+
+def test_a_pair_that_says_nothing_is_not_remembered() -> None:
+    x, state = torch.rand(1, 3, 40), dict[str, Any]()
+    for _ in range(4):
+        lbfgs.move(x, torch.ones(1, 3, 40), state, rate=0.1, history=3, compact=False)  # a slope without a curve
+    assert not state["pairs"] and not state["bowl"]
 
 
 @pytest.mark.parametrize("compact", [False, True])
@@ -76,7 +115,7 @@ def test_pairs_in_bfloat16_serve_as_well(compact: bool) -> None:
 def test_a_direction_that_points_uphill_is_not_taken() -> None:
     x = torch.ones(1, 1, 4)
     state: dict[str, Any] = {"gradient": torch.ones(4), "step": torch.zeros(4)}
-    state["pairs"] = [[torch.ones(4), -torch.ones(4)]]  # as no history can be, but for rounding
+    state["pairs"] = [[torch.ones(4), -torch.ones(4), -4.0]]  # as no history can be, but for rounding
     lbfgs.move(x, torch.ones(1, 1, 4), state, rate=1.0, history=3, compact=False)
     assert torch.allclose(x, torch.full((1, 1, 4), 0.75))
     assert not state["pairs"]

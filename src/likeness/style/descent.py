@@ -88,8 +88,8 @@ class Descent:
                 self.x.copy_(self.best)
                 self.state = {}
                 optimizer = self._new()
-            elif self.optimizer == "gd":
-                self.rate *= 1.1
+            else:
+                self.rate = self._faster()
             if on_step:
                 on_step(self)
         return self
@@ -133,6 +133,12 @@ class Descent:
         if self.optimizer == "adam":
             return torch.optim.Adam([self.x], lr=self.rate, betas=(0.9, 0.99))
         return torch.optim.SGD([self.x], lr=self.rate)
+
+    def _faster(self) -> float:
+        """The rate after a step that succeeded: gradient descent grows, the others recover from failed steps."""
+        if self.optimizer == "gd":
+            return self.rate * 1.1
+        return min(max(self.rate, RATES[self.optimizer]), self.rate * 1.1)
 
     def _still(self, tolerance: float, window: int) -> bool:
         if tolerance <= 0 or len(self.trace) <= window:

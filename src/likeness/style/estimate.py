@@ -24,6 +24,7 @@ from ..errors import InvalidOption
 from ..nets.perceptual import Vgg, smallest, stride
 from ..nets.tiles import check_tile, extent, halo
 from . import machine
+from .curvature import BLOCK
 from .objective import Style, objective
 from .stand_in import EVALUATIONS
 from .tiling import value_and_gradient
@@ -115,7 +116,9 @@ def memory(job: Job, tile: int | None, history: int, compact: bool) -> int:
         running += 6
     first = next(iter(channels.values()))
     targets = 16 * first * max(crop, *styles)
-    needs = (targets + wanted + vector, wanted + running * vector + crop * _per_position(job), stepping * vector)
+    waves = 8 * min(n, BLOCK) * (job.net.architecture.in_channels + 2) if job.optimizer == "lbfgs" else 0
+    stepping = stepping * vector + waves
+    needs = (targets + wanted + vector, wanted + running * vector + crop * _per_position(job), stepping)
     return round(LEAST + max(needs))
 
 
@@ -313,8 +316,8 @@ def _evaluation(job: Job, plan: Estimate, size: tuple[int, ...], per: float, ban
     n, around = math.prod(size), halo(job.net, job.layers)
     cut = tile_at(size, plan.tile, around)
     passes = (1 + PASSES) * repeated(size, cut, around) if cut else 1.0
-    pairs = (36 if plan.compact else 12) * plan.history  # bfloat16 ones are widened each time that they are read
-    traffic = 4 * n * job.net.architecture.in_channels * (25 + pairs)
+    pairs = (30 if plan.compact else 10) * plan.history  # bfloat16 ones are widened each time that they are read
+    traffic = 4 * n * job.net.architecture.in_channels * (85 + pairs)  # 60 of them for waves
     return n * per * passes + traffic / bandwidth
 
 

@@ -1,10 +1,12 @@
 """L-BFGS with a fixed step length (Nocedal & Wright 2006, algorithms 7.4 and 7.5), for samples so large that a vector
-of their size is a large share of the memory.
+of their size is a large share of the memory. The two loops begin with the curvature by frequency and colour
+(`style.curvature`), once enough pairs were seen, instead of with y's / y'y.
 
-Between two steps it keeps the last gradient, the last step and the pairs, and nothing else; it works in the memory of
-the gradient it is given; and it can keep steps and pairs in bfloat16. (torch's copies the gradient, keeps the direction
-too, and has only its parameters' precision.) In float32 it walks where torch's `LBFGS(max_iter=1)` with tolerances of
-0 walks, but for the first step where |g|_1 is above 1e4, as of any picture: torch's is g/|g|_1, ours 1e-4 g.
+Between two steps it keeps the last gradient, the last step and the pairs, and nothing else of the sample's size; it
+works in the memory of the gradient it is given; and it can keep steps and pairs in bfloat16. (torch's copies the
+gradient, keeps the direction too, and has only its parameters' precision.) In float32 it walks at first where torch's
+`LBFGS(max_iter=1)` with tolerances of 0 walks, but for the first step where |g|_1 is above 1e4, as of any picture:
+torch's is g/|g|_1, ours 1e-4 g.
 """
 
 from __future__ import annotations
@@ -15,13 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import curvature
+
 CHUNK = 1 << 20  # values that are brought to another precision at once
 FIRST = 1e-4  # the first step of a large sample, per g: torch's 1/|g|_1, with as many values, would be lost to rounding
 FLATTEST = 1e-10  # pairs with y's below it say nothing (of gradients of about RMS 1)
 
 
 def move(x: Tensor, gradient: Tensor, state: dict[str, Any], *, rate: float, history: int, compact: bool) -> None:
-    """One step of `x`, in place.
+    """One step of `x` (1, c, *spatial), in place.
 
     gradient: of J at x; contiguous, and taken over.
     state: {} before the first step, and what this function left there before every other one.
@@ -31,16 +35,18 @@ def move(x: Tensor, gradient: Tensor, state: dict[str, Any], *, rate: float, his
     g = gradient.flatten()
     d = torch.empty_like(g) if not state else state.pop("gradient").flatten()
     first = "step" not in state
-    pairs: list[list[Tensor]] = state.setdefault("pairs", [])
+    pairs: list[list[Any]] = state.setdefault("pairs", [])  # s, y, y's
+    bowl: dict[str, Any] = state.setdefault("bowl", {})
     if not first:
         torch.sub(g, d, out=d)
         y, s = _kept(d, compact), state.pop("step")
-        if dot(s, y) > FLATTEST:
-            pairs.append([s, y])
+        if (product := dot(s, y)) > FLATTEST:
+            pairs.append([s, y, product])
+            curvature.look(bowl, s, y, product, x.shape)
         if y is d:
             d = torch.empty_like(g)
     torch.neg(g, out=d)
-    _times_inverse_hessian(d, pairs)
+    _times_inverse_hessian(d.view(x.shape), pairs, curvature.beginning(bowl))
     if first or dot(g, d) >= 0:  # rounding can turn a direction uphill
         pairs.clear()
         torch.neg(g, out=d)
@@ -53,19 +59,21 @@ def move(x: Tensor, gradient: Tensor, state: dict[str, Any], *, rate: float, his
     state["gradient"] = g
 
 
-def _times_inverse_hessian(d: Tensor, pairs: list[list[Tensor]]) -> None:
-    """The two loops, in place."""
+def _times_inverse_hessian(d: Tensor, pairs: list[list[Any]], M: Tensor | None) -> None:
+    """The two loops, in place, for d (1, c, *spatial)."""
     if not pairs:
         return
-    shares = []
-    curvatures = [dot(s, y) for s, y in pairs]
-    for (s, y), curvature in zip(reversed(pairs), reversed(curvatures), strict=True):
-        shares.append(dot(s, d) / curvature)
-        _add(d, y, -shares[-1])
-    newest = pairs[-1][1]
-    d.mul_(curvatures[-1] / dot(newest, newest))
-    for (s, y), curvature, share in zip(pairs, curvatures, reversed(shares), strict=True):
-        _add(d, s, share - dot(y, d) / curvature)
+    flat, shares = d.view(-1), []
+    for s, y, product in reversed(pairs):
+        shares.append(dot(s, flat) / product)
+        _add(flat, y, -shares[-1])
+    if M is None:
+        _, newest, product = pairs[-1]
+        d.mul_(product / dot(newest, newest))
+    else:
+        curvature.apply(M, d)
+    for (s, y, product), share in zip(pairs, reversed(shares), strict=True):
+        _add(flat, s, share - dot(y, flat) / product)
 
 
 def dot(a: Tensor, b: Tensor) -> float:
