@@ -1,6 +1,8 @@
 """Receptive fields against what autograd measures: the input positions on which a unit's value depends."""
 
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -329,3 +331,16 @@ def test_a_layer_that_ignores_the_sample_is_named() -> None:
 
     with pytest.raises(InvalidOption, match="does not depend"):
         receptive_field(Constant(), torch.zeros(1, 1, 4), "free")
+
+
+def test_torchs_compiler_is_not_loaded() -> None:
+    """It takes two seconds, before anything is seen of a picture."""
+    code = """
+import sys, torch
+from likeness.nets.receptive_field import receptive_field
+from likeness.nets.perceptual import Architecture, Vgg
+field = receptive_field(Vgg(Architecture(widths=(1, 1), depths=(1, 1))), torch.zeros(1, 3, 16, 16), "relu2_1")
+assert field.size == (8, 8), field
+assert not [name for name in sys.modules if name.startswith("torch._dynamo")]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -125,8 +125,8 @@ def test_the_warm_up_is_counted_and_left_out_where_it_does_not_fit(monkeypatch: 
 
 
 def test_the_seconds_of_the_warm_up_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate, "_time_per_position", lambda job, *_: 1e-3 if job.slim else 1e-4)
-    monkeypatch.setattr(estimate, "_bandwidth", lambda: math.inf)
+    monkeypatch.setattr(estimate, "_time_per_position", lambda job, *_: (1e-3 if job.slim else 1e-4, 0.0))
+    monkeypatch.setattr(estimate, "_time_per_step", lambda job, _: (1e-5, 0.0))
     large, slim = net(2, (16, 32)), net()
     size = (100, 100)
     one = Job(large, size, (size,), "lbfgs", ("relu2_1",), ("relu1_1", "relu2_1"), slim=slim)
@@ -135,7 +135,7 @@ def test_the_seconds_of_the_warm_up_count(monkeypatch: pytest.MonkeyPatch) -> No
     with_it, without = (
         estimate.seconds(one, replace(plan, warm_up=warm_up), [size], 5, {}) for warm_up in (True, False)
     )
-    assert with_it - without == pytest.approx(10**4 * (30 * 1e-4 + 0.7 * 2 * (1e-3 + 2e-4)))
+    assert with_it - without == pytest.approx(10**4 * (30 * (1e-4 + 1e-5) + 0.7 * 2 * (1e-3 + 2e-4)))
 
 
 @pytest.mark.parametrize("tile", [-8, 0, 3, 100])

@@ -124,6 +124,11 @@ class _Tracer(TorchDispatchMode):
         self.notes = WeakTensorKeyDictionary()
         self.notes[x] = tuple((_Axis(1, 1, 0), 2 + k) for k in range(x.ndim - 2))
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """torch would load its compiler, two seconds, only to have it told that nothing is compiled here."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         inputs = [t for t in _tensors((args, kwargs)) if t in self.notes]

@@ -10,6 +10,7 @@ layer exist at once.
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
@@ -18,23 +19,26 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import InvalidOption
 from ..nets.perceptual import Vgg, smallest, stride
 from ..nets.tiles import check_tile, extent, halo
 from . import machine
-from .curvature import BLOCK
+from .curvature import BLOCK, SETTLED
+from .descent import Descent
 from .objective import Style, objective
 from .stand_in import EVALUATIONS
 from .tiling import value_and_gradient
 
 COARSEST = 96  # positions along the shorter axis from which on a coarser scale is worth its while
 HISTORY = 10  # L-BFGS pairs; with 10 it falls as with 100
-LEAST = 120_000_000  # bytes, measured: what the first convolutions and freed blocks that are kept cost at any size
+LEAST = 70_000_000  # bytes, measured: what the first convolutions and freed blocks that are kept cost at any size
+COMPILER = 50_000_000  # bytes, measured: torch's optimisers load its compiler
 SPARE = 1  # vectors, measured: what comes and goes beside those that are counted
 SHARE = 0.9  # of what the machine can give: what is planned with
 WORTH = 2.5  # tiles that are computed this many times over are only used when nothing else fits
+STEPPED = 1 << 17  # positions of the sample with which a step is timed
 PASSES = 0.7  # of forward and back, of tiles whose sums are taken first: by tiles an evaluation takes 1.7 times as long
 
 
@@ -119,7 +123,7 @@ def memory(job: Job, tile: int | None, history: int, compact: bool) -> int:
     waves = 8 * min(n, BLOCK) * (job.net.architecture.in_channels + 2) if job.optimizer == "lbfgs" else 0
     stepping = stepping * vector + waves
     needs = (targets + wanted + vector, wanted + running * vector + crop * _per_position(job), stepping)
-    return round(LEAST + max(needs))
+    return round(LEAST + max(needs) + (0 if job.optimizer == "lbfgs" else COMPILER))
 
 
 def warm_up_memory(job: Job, slim: Vgg, tile: int | None, history: int, compact: bool) -> int:
@@ -294,31 +298,31 @@ def _mb(size: int) -> str:
 
 
 def seconds(job: Job, plan: Estimate, sizes: Sequence[tuple[int, ...]], steps: int, cost: dict[str, Any]) -> float:
-    """How long the run takes if it takes all its steps: J and gradient of a small sample are timed on this machine, and
-    scaled by the number of positions, the overlap of tiles, and what the optimiser reads and writes."""
+    """How long the run takes if it takes all its steps: J and gradient of a small sample, and a step of the optimiser,
+    are timed on this machine, and scaled by the number of positions and the overlap of tiles."""
     crop = _crop(job.size, plan.tile, halo(job.net, job.layers))
-    per = _time_per_position(job, cost, crop)
-    samples, bandwidth = sum(map(math.prod, [job.size, *job.styles])), _bandwidth()
-    total = 0.0
+    per, once = _time_per_position(job, cost, crop)
+    step, at_first = _time_per_step(job, plan)
+    samples = sum(map(math.prod, [job.size, *job.styles]))
+    total = len(sizes) * once + at_first
     for size in sizes:
-        total += steps * _evaluation(job, plan, size, per, bandwidth)
+        total += steps * _evaluation(job, plan, size, per, step)
         total += math.prod(size) / math.prod(sizes[-1]) * per * PASSES * samples  # targets
     if plan.warm_up and job.slim is not None:
-        light = replace(job, net=job.slim, slim=None)
-        slim = _time_per_position(light, cost, crop)
-        total += EVALUATIONS * _evaluation(light, plan, sizes[-1], slim, bandwidth)
+        light = replace(job, net=job.slim, optimizer="lbfgs", slim=None)
+        slim, once = _time_per_position(light, cost, crop)
+        step, _ = _time_per_step(light, plan)
+        total += once + EVALUATIONS * _evaluation(light, plan, sizes[-1], slim, step)
         total += (per + 2 * slim) * PASSES * samples  # maps by both nets, and targets
     return total + PASSES * math.prod(sizes[-1]) * per  # J of what was made
 
 
-def _evaluation(job: Job, plan: Estimate, size: tuple[int, ...], per: float, bandwidth: float) -> float:
-    """Seconds of one evaluation and the step after it, with so many per position, and bytes read per second."""
+def _evaluation(job: Job, plan: Estimate, size: tuple[int, ...], per: float, step: float) -> float:
+    """Seconds of one evaluation and the step after it, with so many per position."""
     n, around = math.prod(size), halo(job.net, job.layers)
     cut = tile_at(size, plan.tile, around)
     passes = (1 + PASSES) * repeated(size, cut, around) if cut else 1.0
-    pairs = (30 if plan.compact else 10) * plan.history  # bfloat16 ones are widened each time that they are read
-    traffic = 4 * n * job.net.architecture.in_channels * (85 + pairs)  # 60 of them for waves
-    return n * per * passes + traffic / bandwidth
+    return n * (per * passes + step)
 
 
 def tile_at(size: Sequence[int], tile: int | None, around: int) -> int | None:
@@ -328,9 +332,9 @@ def tile_at(size: Sequence[int], tile: int | None, around: int) -> int | None:
     return tile
 
 
-def _time_per_position(job: Job, cost: dict[str, Any], largest: Sequence[int]) -> float:
+def _time_per_position(job: Job, cost: dict[str, Any], largest: Sequence[int]) -> tuple[float, float]:
     """Seconds per position of J and its gradient, of a sample no larger than what the run computes at once, so that
-    asking takes no more memory than running."""
+    asking takes no more memory than running; and how much longer the first time takes, at a size not seen before."""
     least = 2 * max(smallest(job.net.architecture, layer) for layer in job.layers)
     side = max(least, {1: 4096, 2: 64, 3: 16}[len(job.size)])
     while True:
@@ -338,17 +342,33 @@ def _time_per_position(job: Job, cost: dict[str, Any], largest: Sequence[int]) -
         x = torch.rand(1, job.net.architecture.in_channels, *size, generator=torch.Generator().manual_seed(0))
         J = objective(job.net, x, [Style(x)], **cost)
         x = (x + 0.1).clamp_(0, 1)
-        value_and_gradient(J, x, low=job.low)
-        took = _typical(lambda J=J, x=x: value_and_gradient(J, x, low=job.low), 5)  # type: ignore[misc]
+        first, took = (
+            _typical(lambda J=J, x=x: value_and_gradient(J, x, low=job.low), turns)  # type: ignore[misc]
+            for turns in (1, 5)
+        )
         if took > 0.1 or side >= max(largest):
-            return took / math.prod(size)
+            return took / math.prod(size), max(0.0, first - took)
         side *= 2
 
 
-def _bandwidth() -> float:
-    """Bytes read per second by a simple loop over vectors too large for caches."""
-    a = torch.zeros(1 << 23)
-    return 8 * a.numel() / _typical(lambda: torch.dot(a, a), 5)
+def _time_per_step(job: Job, plan: Estimate) -> tuple[float, float]:
+    """Seconds per position of what the optimiser does between two evaluations, with all that it remembers; and what
+    more the first step takes (torch's optimisers load its compiler)."""
+    side = round(STEPPED ** (1 / len(job.size)))
+    size = [min(n, side) for n in job.size]
+    stretch = torch.logspace(0, 3, math.prod(size)).view(size)
+    times = [time.perf_counter()]
+
+    def bowl(x: Tensor) -> tuple[float, Tensor]:
+        slope = stretch * (x - 0.5)
+        return float((slope * (x - 0.5)).sum()), slope
+
+    turns = max(plan.history, SETTLED) + 5 if job.optimizer == "lbfgs" else 5
+    walk = Descent(torch.zeros(1, job.net.architecture.in_channels, *size), job.optimizer, plan.history, plan.compact)
+    walk.run(bowl, turns, on_step=lambda _: times.append(time.perf_counter()))
+    took = [after - before for before, after in itertools.pairwise(times)]
+    typical = statistics.median(took[-4:])
+    return typical / math.prod(size), max(0.0, took[0] - typical)
 
 
 def _typical(work: Callable[[], object], turns: int) -> float:
