@@ -15,7 +15,7 @@ from likeness.style import stand_in as module
 from likeness.style.descent import Descent
 from likeness.style.objective import CONVENTIONS, Style, cost_options, objective
 from likeness.style.stand_in import can_stand_in, stand_in, warmed
-from likeness.style.stylize import stylize_sample
+from likeness.style.stylize import estimate_sample, stylize_sample
 
 LAYERS = ("relu1_1", "relu2_1")
 COST: dict[str, Any] = {"content_layers": {"relu2_1": 1.0}, "style_layers": {"relu1_1": 0.5, "relu2_1": 0.5}}
@@ -136,9 +136,10 @@ def test_a_warm_up_that_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch
     """Adam fits where 10 pairs of L-BFGS, which the warm-up would keep, do not."""
     monkeypatch.setattr(machine, "resident", lambda: 0)
     slim, large = vgg(2, (2, 2)), vgg(2, (4, 6), 1)
-    content, style = (torch.rand(1, 3, 400, 500, generator=torch.Generator().manual_seed(i)) for i in (5, 6))
+    content, style = (torch.rand(1, 3, 800, 900, generator=torch.Generator().manual_seed(i)) for i in (5, 6))
     options: dict[str, Any] = {**COST, "steps": 1, "scales": 1, "precision": "fp32", "optimizer": "adam"}
-    options |= {"tile": None, "compact": False, "memory_limit": 172_000_000}
+    options |= {"tile": None, "compact": False}
+    options["memory_limit"] = estimate_sample(large, content, [Style(style)], **options).peak_memory_bytes
     left_out = stylize_sample(large, content, [Style(style)], warm_up=slim, **options)
     assert left_out.settings["warm_up"] is False
     assert np.array_equal(left_out.sample, stylize_sample(large, content, [Style(style)], **options).sample)
