@@ -5,8 +5,7 @@
 
 command     `likeness stylize` as a user types it, default settings, 512 x 384 pixels: seconds, and seconds to the
             first preview
-fast        `stylize_fast` at 512 x 384 in a process that has done it before, by a net of the default size (untrained:
-            none ships, and weights do not change the time): median
+fast        `stylize_fast` at 512 x 384 by the net that ships, in a process that has done it before: median
 evaluation  J and its gradient at 512 x 384 against forward and backward of the same layers, written with torch's own
             functions, and nothing else; `own` is the same through the library's net. In turns in one process on one
             thread, in float32; CPU time, which other work on the machine disturbs least, and its medians; the net's
@@ -71,11 +70,11 @@ def measure_command(data: Path) -> dict[str, Any]:
 
 
 def measure_fast(data: Path) -> dict[str, Any]:
-    from likeness.style.adain import untrained
+    from likeness.nets.opening import locate
+    from likeness.style import adain
     from likeness.style.fast import stylize_fast
-    from likeness.style.pictures import open_encoder
 
-    net = untrained(open_encoder("vgg-slim")).eval()
+    net = adain.load(locate("adain", kind="adain", example="adain")[0])
     content, style = pictures(data)
     times = []
     with tempfile.TemporaryDirectory() as name:

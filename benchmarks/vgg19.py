@@ -153,12 +153,9 @@ def measure(options: Any, content_name: str, style_name: str, method: str, goal:
     if method == "plain":
         return plain(net, content, style, options.evaluations)
     judge = objective(net, content, [Style(style)], style_weight=BETA)
+    low = method == "auto"
     run: dict[str, Any] = {"history": options.history, "warm_up": open_encoder("vgg-slim")}
-    run |= (
-        {"precision": "fp32", "steps": options.evaluations}
-        if method == "fp32"
-        else {"precision": "bf16", "steps": 2 * options.evaluations}
-    )
+    run |= {"precision": "bf16" if low else "fp32", "steps": options.evaluations * (2 if low else 1)}
     return ours(net, content, style, judge, goal, run)
 
 
@@ -191,7 +188,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    methods = options.methods or ["plain", "fp32", *(["auto"] if bfloat16_is_faster() else [])]
+    methods = options.methods or [method for method in METHODS if method != "auto" or bfloat16_is_faster()]
     pairs: list[dict[str, Trace]] = []
     for content, style in (PAIRS[number - 1] for number in options.pairs):
         pair = measured(options, content, style, methods)

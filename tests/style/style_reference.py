@@ -1,9 +1,12 @@
-"""An independent float64 NumPy implementation of a VGG and of J, by loops over kernels and positions."""
+"""An independent float64 NumPy implementation of a VGG and of J, by loops over kernels and positions, and of J's
+curvature by frequency, with full transforms."""
 
 import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+from likeness.style.curvature import RINGS
 
 
 def forward(net: object, x: np.ndarray, layers: Sequence[str]) -> dict[str, np.ndarray]:
@@ -68,3 +71,19 @@ def cost(
     return alpha * sum(w * content_cost(c[l], g[l]) for l, w in content_layers.items()) + beta * sum(
         w * style_cost(s[l], g[l]) for l, w in style_layers.items()
     )
+
+
+def rings(size: tuple[int, ...]) -> np.ndarray:
+    """The ring of each frequency, all of them (`style.curvature`)."""
+    frequency = np.sqrt(sum(f**2 for f in np.meshgrid(*[np.fft.fftfreq(n) for n in size], indexing="ij")))
+    octave = np.log2(np.maximum(frequency * max(size), 1))
+    finest = np.log2(max(max(size) * np.sqrt(len(size)) / 2, 2))
+    return np.round(octave / finest * (RINGS - 1)).astype(int)
+
+
+def times(M: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """M (rings, c, c) times x (1, c, *spatial), wave by wave."""
+    axes = tuple(range(1, x.ndim - 1))
+    waves = np.fft.fftn(x[0], axes=axes)
+    mixed = np.einsum("...ij,j...->i...", M[rings(x.shape[2:])], waves)
+    return np.fft.ifftn(mixed, axes=axes).real[None]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from style_reference import rings, times
 
 from likeness.style import curvature
 
@@ -15,22 +16,6 @@ SIZES = [(1,), (2,), (37,), (40,), (9, 14), (16, 1), (12, 12), (4, 5, 6), (5, 4,
 
 def sample(size: tuple[int, ...], seed: int, channels: int = 3) -> torch.Tensor:
     return torch.randn(1, channels, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def rings(size: tuple[int, ...]) -> np.ndarray:
-    """The ring of each frequency, all of them, written down anew."""
-    frequency = np.sqrt(sum(f**2 for f in np.meshgrid(*[np.fft.fftfreq(n) for n in size], indexing="ij")))
-    octave = np.log2(np.maximum(frequency * max(size), 1))
-    finest = np.log2(max(max(size) * np.sqrt(len(size)) / 2, 2))
-    return np.round(octave / finest * (curvature.RINGS - 1)).astype(int)
-
-
-def times(M: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """M (rings, c, c) times x (1, c, *spatial), wave by wave."""
-    axes = tuple(range(1, x.ndim - 1))
-    waves = np.fft.fftn(x[0], axes=axes)
-    mixed = np.einsum("...ij,j...->i...", M[rings(x.shape[2:])], waves)
-    return np.fft.ifftn(mixed, axes=axes).real[None]
 
 
 def positive(seed: int, n: int = 3) -> torch.Tensor:

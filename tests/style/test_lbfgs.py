@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_curvature import times
+from style_reference import times
 
 from likeness.style import curvature, lbfgs
 

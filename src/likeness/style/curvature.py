@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..nets.tiles import Slices, within
+from .statistics import full
 
 RINGS = 16  # from one period per sample to the finest, each as much wider than the one before
 BLOCK = 1 << 20  # positions that are transformed at once
@@ -92,8 +93,7 @@ def apply(M: Tensor, d: Tensor) -> None:
 
 def _waves(v: Tensor) -> Tensor:
     """(1, c, *spatial) -> (c, *frequencies), the last axis one half."""
-    wide = v[0].to(torch.promote_types(v.dtype, torch.float32))
-    return torch.fft.rfftn(wide, dim=list(range(1, wide.ndim)))
+    return torch.fft.rfftn(full(v[0]), dim=list(range(1, v.ndim - 1)))
 
 
 def _blocks(spatial: tuple[int, ...]) -> Iterator[tuple[Slices, Tensor]]:

@@ -32,7 +32,7 @@ from .stand_in import EVALUATIONS
 from .tiling import value_and_gradient
 
 COARSEST = 96  # positions along the shorter axis from which on a coarser scale is worth its while
-HISTORY = 10  # L-BFGS pairs; with 10 it falls as with 100
+HISTORY = 10  # L-BFGS pairs; more tell only in the last of many hundred evaluations
 LEAST = 70_000_000  # bytes, measured: what the first convolutions and freed blocks that are kept cost at any size
 COMPILER = 50_000_000  # bytes, measured: torch's optimisers load its compiler
 SPARE = 1  # vectors, measured: what comes and goes beside those that are counted
@@ -129,13 +129,18 @@ def memory(job: Job, tile: int | None, history: int, compact: bool) -> int:
 def warm_up_memory(job: Job, slim: Vgg, tile: int | None, history: int, compact: bool) -> int:
     """As `memory`, of the warm-up: first both nets without gradients, for the maps between them, then a walk by L-BFGS,
     whatever the run itself walks by, in the slim net with a map behind each layer."""
-    light = replace(job, net=slim, optimizer="lbfgs", slim=None)
+    light = _standing_in(job, slim)
     crop, *styles = (math.prod(_crop(size, tile, halo(job.net, job.layers))) for size in (job.size, *job.styles))
     channels = {name: module.out_channels for name, module in _convolutions(light)}
     mapped = sum(8 * (channels[_conv_of(layer)] + 1) / stride(layer) ** len(job.size) for layer in job.layers)
     first = sum(next(_convolutions(one))[1].out_channels for one in (job, light))
     both = 16 * first * max(crop, *styles) + 4 * math.prod(job.size) * job.net.architecture.in_channels
     return round(max(LEAST + both, memory(light, tile, history, compact) + crop * mapped))
+
+
+def _standing_in(job: Job, slim: Vgg) -> Job:
+    """The warm-up's: by L-BFGS, whatever the run itself walks by, in the slim net."""
+    return replace(job, net=slim, optimizer="lbfgs", slim=None)
 
 
 def _crop(size: Sequence[int], tile: int | None, around: int) -> tuple[int, ...]:
@@ -309,9 +314,10 @@ def seconds(job: Job, plan: Estimate, sizes: Sequence[tuple[int, ...]], steps: i
         total += steps * _evaluation(job, plan, size, per, step)
         total += math.prod(size) / math.prod(sizes[-1]) * per * PASSES * samples  # targets
     if plan.warm_up and job.slim is not None:
-        light = replace(job, net=job.slim, optimizer="lbfgs", slim=None)
+        light = _standing_in(job, job.slim)
         slim, once = _time_per_position(light, cost, crop)
-        step, _ = _time_per_step(light, plan)
+        if job.optimizer != light.optimizer:
+            step, _ = _time_per_step(light, plan)
         total += once + EVALUATIONS * _evaluation(light, plan, sizes[-1], slim, step)
         total += (per + 2 * slim) * PASSES * samples  # maps by both nets, and targets
     return total + PASSES * math.prod(sizes[-1]) * per  # J of what was made
