@@ -3,12 +3,10 @@
     python benchmarks/fast_sheet.py [--net adain] [--out out/fast] [--data FOLDER]
 
 Photographs that come inside scikit-image, each painted in one pass like paintings of style/ of FOLDER (default:
-$LIKENESS_DATA); written as one page, OUT/adain-sheet.webp, and OUT/fast.json: seconds of a 512 x 384 picture, warm.
+$LIKENESS_DATA); written as one page, OUT/adain-sheet.webp. How long one takes: `python benchmarks/style.py fast`.
 """
 
 import argparse
-import json
-import statistics
 from pathlib import Path
 
 import numpy as np
@@ -60,12 +58,6 @@ def main() -> None:
             small = Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
             page.paste(small, (MARGIN + column * step, HEAD + row * step))
     save_page(page, options.out / "adain-sheet.webp")
-
-    photograph = np.asarray(Image.fromarray(photographs.coffee()).resize((512, 384)))
-    times = [stylize_fast(photograph, next(iter(paintings.values())), net=net).seconds for _ in range(12)][2:]
-    figures = {"p50_s": statistics.median(times), "fastest_s": min(times)}
-    (options.out / "fast.json").write_text(json.dumps(figures, indent=1))
-    print(figures)
 
 
 if __name__ == "__main__":
