@@ -107,3 +107,10 @@ class Collapse(LikenessError):
     """Training stopped: all codes are meeting in one point, so that every distance goes to zero."""
 
     code = "collapse"
+
+
+def at_least(least: int, **options: int) -> None:
+    """Raises InvalidOption where one of the options is lower."""
+    for name, value in options.items():
+        if not value >= least:
+            raise InvalidOption(f"{name} is {value}; it must be at least {least}")

@@ -163,3 +163,14 @@ def test_photographs_are_aligned(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> N
     result = cli("train", "recognition", "people", "-o", "e.st")
     assert result.status == 0 and seen["align"] is crop_of_one
     assert "figures: none" in result.out
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_place_that_cannot_be_written_or_is_read_is_found_before_the_work(cli: Cli, tmp_path: Path) -> None:
+    seen.clear()
+    (tmp_path / "teacher.npz").write_bytes(b"a teacher")
+    same = cli("train", "recognition", "people", "-o", tmp_path / "teacher.npz", "--teacher", tmp_path / "teacher.npz")
+    assert same.status == 2 and "would be replaced" in same.err
+    gone = cli("train", "recognition", "people", "-o", tmp_path / "no" / "net.safetensors")
+    assert gone.status == 2 and "no such folder" in gone.err
+    assert not seen and (tmp_path / "teacher.npz").read_bytes() == b"a teacher"

@@ -1,6 +1,7 @@
 """Named layers of a net in one pass: the right values, no deeper than needed, and nothing left behind."""
 
 import copy
+import threading
 
 import pytest
 import torch
@@ -246,3 +247,30 @@ def test_mode_and_other_hooks_stay() -> None:
     net[0].register_forward_hook(lambda *_: seen.append(1))
     activations(net, sample(2), ["2"])
     assert net.training and len(seen) == 1 and hooks(net) == 1
+
+
+def test_threads_that_look_into_one_net_do_not_see_each_other() -> None:
+    """One pass halts in the middle, while another thread's runs through."""
+    net, xs = make_net(2), [sample(2), sample(2) + 1]
+    names = list(layer_shapes(net, xs[0]))
+    wanted = [activations(net, x, names) for x in xs]
+    inside, other = threading.Event(), {}
+
+    def halt(name: str, a: Tensor) -> Tensor:
+        if name == names[1]:
+            inside.set()
+            done.wait(10)
+        return a
+
+    def first() -> None:
+        other.update(activations(net, xs[1], names, halt))
+
+    done, thread = threading.Event(), threading.Thread(target=first)
+    thread.start()
+    assert inside.wait(10)
+    mine = activations(net, xs[0], names)
+    done.set()
+    thread.join()
+    for found, expected in ((mine, wanted[0]), (other, wanted[1])):
+        assert all(torch.equal(found[name], expected[name]) for name in names)
+    assert hooks(net) == 0

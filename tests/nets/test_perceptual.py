@@ -1,6 +1,7 @@
 """The VGG family: its layers by name, its files, torchvision's and Caffe's weights."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from likeness.errors import InvalidOption, WeightsError
+from likeness.nets import digest
 from likeness.nets.activations import activations, layer_shapes
 from likeness.nets.perceptual import (
     VGG16,
@@ -196,3 +198,12 @@ def test_the_normalised_vgg19() -> None:
 def test_architectures_are_checked(fields: dict) -> None:
     with pytest.raises(InvalidOption):
         Architecture(**fields)
+
+
+def test_nets_that_see_their_input_otherwise_are_told_apart() -> None:
+    plain = Architecture(widths=(4,), depths=(1,))
+    nets = []
+    for more in ({}, {"order": "bgr"}, {"mean": (0.5,)}, {"scale": (0.25,)}):
+        torch.manual_seed(0)
+        nets.append(Vgg(replace(plain, **more)))  # type: ignore[arg-type]
+    assert len({digest.of_net(net) for net in nets}) == 4

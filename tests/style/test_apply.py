@@ -1,5 +1,6 @@
 """`likeness apply` on pictures: any size, safetensors and ONNX alike, one clear error for all else."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,14 @@ def test_too_large_and_too_small(net: Path) -> None:
         check(opened, (3000, 4000), max_memory=needed - 1)
     with pytest.raises(InvalidOption, match="needs 5"):
         apply(net, photographs.astronaut()[:4])
+
+
+def test_what_is_too_large_is_refused_before_it_is_resized(net: Path) -> None:
+    tracemalloc.start()
+    with pytest.raises(InvalidOption, match="12000 x 12000 pixels would need"):
+        apply(net, photographs.astronaut(), size=12_000)
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
 
 
 def test_the_size_that_is_advised_is_taken(net: Path, onnx: Path) -> None:

@@ -65,6 +65,20 @@ def test_the_best_is_kept_when_steps_fail(optimizer: str) -> None:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_compact_walk_goes_on_from_its_rounded_best(optimizer: str) -> None:
+    """In float16 the best sample has another J than the one that was seen: the walk must not wait for that one."""
+    cost, start = bowl()
+    walk = Descent(start, optimizer=optimizer, compact=True, rate=1.0).run(cost, 60)  # too much for all but L-BFGS
+    lowest = walk.best_J
+    walk.x.copy_(walk.best + 1e9)  # lost
+    walk.run(cost, 61)
+    assert walk.trace[-1] > 1e9
+    walk.run(cost, 400)
+    assert min(walk.trace[61:]) < lowest or lowest < 1e-9
+    assert walk.rate > 1e-6
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("stop", [1, 7, 29])
 def test_a_stored_walk_goes_on_to_the_same_bytes(tmp_path: Path, optimizer: str, stop: int) -> None:
     cost, start = bowl()

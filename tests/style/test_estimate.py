@@ -238,3 +238,12 @@ def test_what_the_machine_can_give(tmp_path: Path) -> None:
     (tmp_path / "listing").write_text("4:memory:/c\n1:cpu:/\n0::/a/b\n")
     assert sorted(machine._groups(tmp_path / "listing", tmp_path)) == [150, 500]
     assert list(machine._groups(tmp_path / "missing", tmp_path)) == []
+
+
+def test_pairs_are_kept_in_bfloat16_before_tiles_get_small() -> None:
+    """Tiles cost time, rounded pairs next to nothing."""
+    need = estimate.memory(job(), 1536, 10, True)
+    found = estimate.fit(job(), tile="auto", memory_limit=machine.resident() + need + 20_000_000)
+    assert (found.tile, found.history, found.compact) == (1536, 10, True)
+    full = estimate.fit(job(), tile="auto", compact=False, memory_limit=machine.resident() + need + 20_000_000)
+    assert full.tile is not None and full.tile < 1536 and not full.compact

@@ -72,3 +72,13 @@ def test_what_cannot_be_is_refused(net: Adain, tmp_path: Path) -> None:
     ):
         with pytest.raises(error, match=message):
             stylize_fast(content, STYLE, **({"net": net} | options))
+
+
+def test_what_does_not_fit_is_refused_before_it_is_resized(net: Adain, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        InvalidOption, match=r"100000 x \d+ pixels would need .* choose a size of (\d+) or less"
+    ) as error:
+        stylize_fast(CONTENT, STYLE, net=net, size=100_000)
+    assert 1000 < int(str(error.value).split("size of ")[1].split()[0]) < 100_000
+    monkeypatch.setattr("likeness.style.fast.machine.available", lambda: None)  # where the system does not tell
+    assert stylize_fast(CONTENT, STYLE, net=net, size=64).image.shape[1] == 64

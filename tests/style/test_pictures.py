@@ -107,8 +107,13 @@ def test_the_record_makes_the_same_picture_again(encoder: Path, folder: Path, tm
     assert not np.array_equal(other.image, picture.image)
     torch.manual_seed(5)
     save(Vgg(Architecture(widths=(6, 8), depths=(1, 1))), tmp_path / "other.safetensors")
+    renamed = restylize(tmp_path / "out.json", encoder=tmp_path / "other.safetensors", size=80)
+    assert renamed.image.shape == (60, 80, 3) and renamed.run.settings["fingerprint"] != settings["fingerprint"]
+    assert renamed.run.settings["tile"] is None and renamed.run.settings["scales"] > 0  # chosen anew
+    record = (tmp_path / "out.json").read_text().replace(str(encoder), str(tmp_path / "other.safetensors"))
+    (tmp_path / "altered.json").write_text(record)
     with pytest.raises(FingerprintMismatch, match="is asked for"):
-        restylize(tmp_path / "out.json", encoder=tmp_path / "other.safetensors")
+        restylize(tmp_path / "altered.json")
 
 
 def test_records_that_cannot_be_used(encoder: Path, folder: Path, tmp_path: Path) -> None:
@@ -121,6 +126,41 @@ def test_records_that_cannot_be_used(encoder: Path, folder: Path, tmp_path: Path
     with pytest.raises(InvalidOption, match="not all of its pictures were files"):
         restylize(tmp_path / "out.json")
     assert restylize(tmp_path / "out.json", content=folder / "content.png").image.shape == (48, 64, 3)
+    named = {"content": content, "style": read_image(folder / "style.png")}  # whatever `stylize` takes
+    for style in (named["style"], folder / "style.png", [named["style"]]):
+        assert restylize(tmp_path / "out.json", **named | {"style": style}).image.shape == (48, 64, 3)
+
+
+def test_numbers_of_numpy_are_numbers(encoder: Path, folder: Path, tmp_path: Path) -> None:
+    options = FAST | {"size": np.int64(64), "style_weight": np.float32(3), "blend": np.array([0.5, 0.5])}
+    styles = [folder / "style.png", folder / "other.png"]
+    picture = stylize(folder / "content.png", styles, encoder=encoder, checkpoint=str(tmp_path / "run"), **options)
+    picture.save(tmp_path / "out.png")
+    settings = json.loads((tmp_path / "out.json").read_text())["settings"]
+    assert (settings["size"], settings["style_weight"], settings["blend"]) == (64, 3.0, [0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"style": []}, "at least one style"),
+        ({"style_layers": {}}, "style_layers names no layer"),
+        ({"style_layers": {}, "content_layers": {}}, "style_layers names no layer"),
+        ({"blend": (0,)}, "weights of all styles are 0"),
+        ({"blend": (-1,)}, "weight of style 1 is -1"),
+        ({"checkpoint": "run.safetensors", "checkpoint_every": 0}, "checkpoint_every is 0"),
+        ({"steps": 0}, "steps is 0"),
+    ],
+)
+def test_what_cannot_be_is_said_before_the_work(
+    encoder: Path, folder: Path, options: dict[str, Any], message: str
+) -> None:
+    given: dict[str, Any] = {"style": folder / "style.png", "encoder": encoder, **FAST} | options
+    with pytest.raises(InvalidOption, match=message):
+        stylize(folder / "content.png", **given)
+    if "checkpoint_every" not in options:
+        with pytest.raises(InvalidOption, match=message):
+            estimate_stylize(folder / "content.png", **given)
 
 
 def test_bad_files(encoder: Path, folder: Path, tmp_path: Path) -> None:
@@ -173,6 +213,15 @@ def test_a_run_is_kept_until_its_picture_is_saved(
     assert np.array_equal(again.image, read_image(out))
 
 
+@pytest.mark.parametrize("name", ["out.png", "out.json"])
+def test_a_run_is_not_kept_where_its_result_goes(
+    name: str, encoder: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be deleted with the run."""
+    assert main(words(folder, encoder, tmp_path / "out.png", "--resume", str(tmp_path / name))) == 2
+    assert name in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 def test_an_estimate_counts_the_warm_up(encoder: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("likeness.style.pictures.SLIM", str(encoder))
     torch.manual_seed(1)
@@ -195,6 +244,10 @@ def test_an_estimate_does_nothing(
     assert "64 x 48 pixels, 1 scales, tiles of 16, 10 L-BFGS pairs:" in capsys.readouterr().out
     assert main(words(folder, encoder, tmp_path / "out.png", "--estimate", "--memory-limit", "0.001")) == 2
     assert "MB can be had" in capsys.readouterr().err
+    assert main(words(folder, encoder, tmp_path / "out.png", "--estimate", "--optimizer", "adam")) == 0
+    assert "1 scales, no tiles: " in capsys.readouterr().out
+    assert main(words(folder, encoder, tmp_path / "out.png", "--tile", "abc")) == 2
+    assert "'abc' is not auto, off or a number of pixels" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

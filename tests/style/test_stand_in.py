@@ -166,3 +166,11 @@ def test_the_factors_of_the_large_net_count() -> None:
         walk = Descent(content)
         warmed(slim, large, walk, content, [Style(style)], tile=None, low=False, on_step=lambda _: None, **cost)
     assert set(asked) == {6, 9}
+
+
+def test_layers_of_equal_width_that_stand_for_different_ones_are_refused() -> None:
+    """The factors of J are found by a head's width."""
+    assert can_stand_in(vgg(2, (4, 5)), vgg(2, (16, 64)), LAYERS)
+    assert not can_stand_in(vgg(2, (4, 4)), vgg(2, (16, 64)), LAYERS)
+    assert can_stand_in(vgg(2, (4, 4)), vgg(2, (16, 64)), ["relu1_1"])
+    assert can_stand_in(vgg(2, (4, 4)), vgg(2, (32, 32)), LAYERS)

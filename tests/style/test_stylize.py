@@ -1,6 +1,10 @@
 """Stylising samples of 1, 2 and 3 dimensions: J falls, from any start, by any optimiser; runs are repeatable and can be
 taken up again."""
 
+import json
+import math
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +217,27 @@ def test_what_cannot_be_asked() -> None:
     ):
         with pytest.raises(InvalidOption, match=words):
             run(**options)
+
+
+def test_only_a_lack_of_memory_is_called_so() -> None:
+    def card(*_: object) -> None:
+        raise RuntimeError("cannot write to the memory card")
+
+    with pytest.raises(RuntimeError, match="memory card"):
+        run(on_progress=card)
+
+    def lacking(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes")
+
+    with pytest.raises(InvalidOption, match="the memory was used up while 24 x 17 positions"):
+        run(on_progress=lacking)
+
+
+def test_the_record_costs_no_copy_of_the_sample_and_is_json() -> None:
+    result = replace(run(steps=2), sample=np.zeros((3, 1000, 1000), np.float32), J=(2.0, math.inf, 1.0))
+    tracemalloc.start()
+    record = result.to_dict()
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+    assert json.loads(json.dumps(record, allow_nan=False))["J"] == [2.0, None, 1.0]
+    assert record.keys() == {"J", "parts", "seconds", "steps", "peak_memory_bytes", "settings"}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from skimage import data as photographs
 
-from likeness.errors import InvalidOption, UnreadableFile
+from likeness.errors import InvalidOption, UnreadableFile, WeightsError
 from likeness.nets.activations import activations
 from likeness.nets.perceptual import Architecture, Vgg, load, save
 from likeness.samples.images import write_image
@@ -129,3 +129,49 @@ def test_pictures_of_folders_and_zips(pictures: Path, teacher: Path, tmp_path: P
     ):
         with pytest.raises(InvalidOption, match=message):
             train_perceptual(pictures, out=out, teacher=teacher, **(SMALL | {"steps": 1} | options))
+
+
+def test_a_zip_of_a_mac_and_damaged_ones(tmp_path: Path) -> None:
+    good = tmp_path / "good.png"
+    write_image(good, photographs.coffee()[:40, :50])
+    with zipfile.ZipFile(tmp_path / "mac.zip", "w") as file:
+        file.write(good, "photos/a.png")
+        file.writestr("__MACOSX/photos/._a.png", b"resource fork")
+        file.writestr("photos/.hidden.png", b"no picture")
+    assert [image.shape for image in read_pictures([tmp_path / "mac.zip"])] == [(40, 50, 3)]
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as file:
+        file.writestr("photos/b.png", b"no picture")
+    with pytest.raises(UnreadableFile, match=r"bad\.zip, photos/b\.png"):
+        read_pictures([tmp_path / "bad.zip"])
+    data = bytearray((tmp_path / "mac.zip").read_bytes())
+    data[6] |= 1  # says that it is encrypted, here and in the directory
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "locked.zip").write_bytes(data)
+    with pytest.raises(UnreadableFile, match=r"locked\.zip, photos/a\.png"):
+        read_pictures([tmp_path / "locked.zip"])
+
+
+def test_a_checkpoint_belongs_to_its_teacher_pictures_and_sizes(pictures: Path, teacher: Path, tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    other = tmp_path / "other.safetensors"
+    save(Vgg(Architecture(widths=(6, 8, 8, 10), depths=(1, 1, 1, 2), mean=(0.5,), scale=(0.25,))), other)
+    (tmp_path / "more").mkdir()
+    write_image(tmp_path / "more" / "one.png", photographs.coffee()[:64, :64])
+    given = SMALL | {
+        "teacher": teacher,
+        "out": tmp_path / "out",
+        "checkpoint": tmp_path / "run",
+        "steps": 2,
+        "every": 1,
+    }
+    train_perceptual(pictures, **given)
+    for change, name in (
+        ({"teacher": other}, "teacher"),
+        ({"more_pictures": [str(tmp_path / "more")]}, "pictures"),
+        ({"batch": 2}, "batch"),
+        ({"size": 40}, "size"),
+    ):
+        with pytest.raises(WeightsError, match=f"other options .*{name}"):
+            train_perceptual(pictures, **given | change)
+    with pytest.raises(InvalidOption, match="batch is 0"):
+        train_perceptual(pictures, **given | {"batch": 0})

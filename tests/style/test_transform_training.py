@@ -65,6 +65,10 @@ def test_a_resumed_run_ends_in_the_same_bytes(folder: Path, tmp_path: Path) -> N
     again = train(folder, tmp_path / "again.safetensors", **options)  # nothing is left to do
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
     assert again.steps == 8 and again.J > 0
+    torch.manual_seed(4)
+    save(Vgg(Architecture(widths=(6, 8, 8, 10), depths=(1, 1, 1, 1))), tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match="other options .*encoder"):
+        train(folder, tmp_path / "x", encoder=str(tmp_path / "other.safetensors"), **options)
     with pytest.raises(WeightsError, match="other options .*style"):
         train_style(folder / "set" / "cat0.png", [folder / "set"], out=tmp_path / "x", **SMALL, encoder=vgg, **options)
 

@@ -114,7 +114,7 @@ def run(options: argparse.Namespace) -> int:
         chosen |= {"memory_limit": options.memory_limit}
     if options.estimate:
         found = estimate_stylize(options.content, options.styles, **chosen)
-        print_json(found.to_dict()) if options.json else print(_told(found))
+        print_json(found.to_dict()) if options.json else print(_told(found, options.optimizer))
         return 0
     read = [
         options.content,
@@ -123,7 +123,9 @@ def run(options: argparse.Namespace) -> int:
         options.init,
         *(p for pair in options.mask for p in pair),
     ]
-    written = [options.output, record_of(options.output), *([options.resume] if options.resume else [])]
+    written = [options.output, record_of(options.output)]
+    if options.resume:
+        refuse_overwriting([options.resume], [*written, *read])
     refuse_overwriting(written, read)
     check_output(options.output)
     if options.preview:
@@ -155,14 +157,17 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _told(found: Estimate) -> str:
+def _told(found: Estimate, optimizer: str) -> str:
     shape = " x ".join(map(str, reversed(found.size)))
-    how = f"tiles of {found.tile}" if found.tile else "no tiles"
-    pairs = f"{found.history} L-BFGS pairs" + (" in bfloat16" if found.compact else "")
+    ways = [f"{found.scales} scales", f"tiles of {found.tile}" if found.tile else "no tiles"]
+    if optimizer == "lbfgs":
+        ways.append(f"{found.history} L-BFGS pairs" + (" in bfloat16" if found.compact else ""))
+    if found.warm_up:
+        ways.append("begun with the slim net")
     memory = f"{found.peak_memory_bytes / 1e6:,.0f} MB of memory"
     if found.memory_limit is not None:
         memory += f" (of {found.memory_limit / 1e6:,.0f})"
-    return f"{shape} pixels, {found.scales} scales, {how}, {pairs}: {memory}, at most {found.seconds:,.0f} s"
+    return f"{shape} pixels, {', '.join(ways)}: {memory}, at most {found.seconds:,.0f} s"
 
 
 def _layers(text: str) -> dict[str, float]:
@@ -203,4 +208,4 @@ def _tile(text: str) -> int | str | None:
     try:
         return int(text)
     except ValueError as error:
-        raise InvalidOption(f"--tile is {text!r}; it must be auto, off or a number of pixels") from error
+        raise argparse.ArgumentTypeError(f"{text!r} is not auto, off or a number of pixels") from error

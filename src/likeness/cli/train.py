@@ -14,7 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from .common import json_option, need_torch, print_json, progress_bar
+from ..samples.files import check_writable
+from .common import json_option, need_torch, print_json, progress_bar, refuse_overwriting
 
 TRAINERS = {
     "recognition": ("metric.training", "train_recognition", "a folder of subjects to an encoder of unit codes"),
@@ -113,6 +114,11 @@ def run(options: argparse.Namespace) -> int:
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     by_place = [n for n, parameter in parameters.items() if parameter.kind is not inspect.Parameter.KEYWORD_ONLY]
     written = next((str(values[name]) for name in OUTPUTS if values.get(name)), None)
+    if written is not None:
+        given = [value for name, value in values.items() if name not in OUTPUTS]
+        words = [one for value in given for one in (value if isinstance(value, tuple) else (value,))]
+        refuse_overwriting([written], [one for one in words if isinstance(one, (str, Path))])
+        check_writable(written)
     with progress_bar(f"train {options.what}") as on_progress:
         places = [values.pop(name) for name in by_place]
         result = function(*places, **values, **_tools(function), on_progress=on_progress)

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import InvalidOption
-from ..metric.loop import Batch, Schedule, at_least, check_fit, fit, seeded
+from ..errors import InvalidOption, at_least
+from ..metric.loop import Batch, Schedule, check_fit, fit, seeded
 from ..metric.losses import Terms
 from ..metric.processes import Processes
 from ..progress import Progress

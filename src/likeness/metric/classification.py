@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InvalidOption
+from ..errors import InvalidOption, at_least
 from ..nets.classifier import Architecture, Classifier, save
 from ..progress import Progress
 from ..samples.images import squared
 from .augment import augment_things, to_input
 from .data import Crops, load_crops
-from .loop import Schedule, at_least, check_fit, fit, seeded
+from .loop import Schedule, check_fit, fit, seeded
 from .losses import Terms
 from .plan import check_sizes, size_at
 from .training import shuffled, writable

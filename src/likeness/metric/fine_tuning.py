@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import InvalidOption
+from ..errors import InvalidOption, at_least
 from ..nets import identity
 from ..progress import Progress
 from .data import Align, Crops, held_out, load_crops
-from .loop import CollapseAlarm, Schedule, at_least, check_fit, fit
+from .loop import CollapseAlarm, Schedule, check_fit, fit
 from .losses import ArcFace, Terms
 from .training import MOST_STRANGERS, SIZE, Trained, held_out_figures, inputs, shuffled, tower_of_pictures, writable
 

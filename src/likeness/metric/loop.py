@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import Collapse, InvalidOption
+from ..errors import Collapse, InvalidOption, at_least
 from ..nets.precision import faster_in_bfloat16
 from ..progress import Progress
 from .checkpoint import State, restore, store
@@ -183,13 +183,6 @@ def check_fit(optimizer: str, precision: str, every: int, schedule: Schedule, se
     at_least(0, warmup=schedule.warmup, seed=seed)
     if not 0 < schedule.peak < math.inf:
         raise InvalidOption(f"lr is {schedule.peak}; it must be above 0")
-
-
-def at_least(least: int, **options: int) -> None:
-    """Raises InvalidOption where one of the options is lower."""
-    for name, value in options.items():
-        if value < least:
-            raise InvalidOption(f"{name} is {value}; it must be at least {least}")
 
 
 def _faster_in_bfloat16(net: nn.Module, batch: Batch, seed: int) -> bool:

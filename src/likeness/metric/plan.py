@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import InvalidOption, UnknownName
+from ..errors import InvalidOption, UnknownName, at_least
 from ..nets.identity import Architecture
 from . import losses, miners
-from .loop import Schedule, at_least, check_fit
+from .loop import Schedule, check_fit
 from .processes import Processes
 
 DISTILLATION = "distillation"

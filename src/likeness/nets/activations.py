@@ -4,6 +4,7 @@ asked for.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
@@ -27,7 +28,7 @@ def activations(
     each use a name of its own: "relu" is the first, "relu#2" the second, and so on (`layer_shapes` lists them all).
     The pass stops after the last of them; what lies deeper is not computed. Gradients flow; mode, gradients and hooks
     of the net are left as they were, also when it raises. Modules that overwrite what they are given (`inplace=True`)
-    are given a copy of what is kept.
+    are given a copy of what is kept. Several threads may look into one net.
 
     tap: called with the name and the activation when a layer is reached; what it returns takes the activation's place,
     for the layers after it and in the result.
@@ -125,12 +126,19 @@ def _hooks(net: nn.Module, modules: Sequence[nn.Module], keep: _Keep) -> Iterato
     """`keep(module, use, output)` after each use of `modules`, counted from 1 in each pass of the net; what it returns,
     if anything, takes the output's place."""
     uses: dict[nn.Module, int] = {}
+    thread = threading.get_ident()
+
+    def begin(*_: Any) -> None:
+        if threading.get_ident() == thread:
+            uses.clear()
 
     def hook(module: nn.Module, _: Any, out: Any) -> Any:
+        if threading.get_ident() != thread:  # another's pass through the same net
+            return None
         uses[module] = uses.get(module, 0) + 1
         return keep(module, uses[module], out)
 
-    before = net.register_forward_pre_hook(lambda *_: uses.clear())
+    before = net.register_forward_pre_hook(begin)
     with _held([before, *(module.register_forward_hook(hook) for module in modules)]):
         yield
 

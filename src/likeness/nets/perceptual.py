@@ -82,6 +82,9 @@ class Normalise(nn.Module):
         x = ((x.flip(1) if self.flip else x) - self.mean) / self.scale
         return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
+    def extra_repr(self) -> str:
+        return f"mean={self.mean.flatten().tolist()}, scale={self.scale.flatten().tolist()}, flip={self.flip}"
+
 
 class Vgg(nn.Sequential):
     """Samples (b, in_channels, *spatial), values 0...1 -> the activations of the last layer. Its weights take no
@@ -109,9 +112,12 @@ class Vgg(nn.Sequential):
 
 def stride(layer: str) -> int:
     """Pixels per position of a layer called as above: 1 in block 1, 2 in block 2 (and pool1), 4, 8, 16."""
-    name = layer.lstrip("convrelupi")
-    block = int(name.split("_")[0])
-    return 2 ** (block - (0 if layer.startswith("pool") else 1))
+    return 2 ** (block_of(layer) - (0 if layer.startswith("pool") else 1))
+
+
+def block_of(layer: str) -> int:
+    """The number of a layer's block: 3 of "relu3_1" and of the pooling behind it."""
+    return int(layer.lstrip("convrelupi").split("_")[0])
 
 
 def smallest(architecture: Architecture, layer: str) -> int:

@@ -53,6 +53,12 @@ def atomic_write(
         raise StorageError(f"cannot write {os.fspath(path)}: {reason} (disk full? folder read-only?)") from error
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raises StorageError, before long work, where a file could not be written to `path`."""
+    if not os.access(Path(path).parent, os.W_OK):
+        raise StorageError(f"cannot write {os.fspath(path)}: there is no such folder, or it is read-only")
+
+
 def overwritten(
     targets: Iterable[str | os.PathLike[str]], inputs: Iterable[str | os.PathLike[str]]
 ) -> str | os.PathLike[str] | None:

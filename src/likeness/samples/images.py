@@ -13,7 +13,7 @@ import secrets
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -88,12 +88,19 @@ def resized(image: np.ndarray, size: int | None) -> np.ndarray:
     """(h, w, 3) uint8 with so many pixels along the longer side; as it is where `size` is None."""
     if size is None:
         return image
+    height, width = resized_shape(image.shape[:2], size)
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def resized_shape(shape: Sequence[int], size: int | None) -> tuple[int, int]:
+    """(height, width) of what `resized` makes of a picture of such a shape. Raises InvalidOption for a size below 1."""
+    height, width = shape
+    if size is None:
+        return height, width
     if size < 1:
         raise InvalidOption(f"size is {size}; it must be at least 1 pixel")
-    height, width = image.shape[:2]
     ratio = size / max(height, width)
-    shape = max(1, round(width * ratio)), max(1, round(height * ratio))
-    return np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.LANCZOS))
+    return max(1, round(height * ratio)), max(1, round(width * ratio))
 
 
 def squared(image: np.ndarray, side: int) -> np.ndarray:

@@ -10,16 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InvalidOption
+from ..errors import InvalidOption, at_least
 from ..metric.loop import Schedule, fit, seeded
 from ..metric.losses import Terms
+from ..nets import digest
 from ..nets.activations import activations
 from ..nets.perceptual import Vgg, until
 from ..progress import Progress
 from .adain import Adain, Decoder, adain, load, save, statistics, untrained
 from .objective import check_layers, known
 from .pictures import open_encoder
-from .training import LAYERS, as_samples, practice, random_crop
+from .training import LAYERS, as_samples, of_pictures, practice, random_crop
 
 BRUSHES = 4.0  # paintings are shrunk by up to this factor, so that strokes come in many sizes
 
@@ -91,7 +92,11 @@ def train_adain(
     precision: fp32, bf16, or auto for what a short probe finds faster.
     optimizer: muon or adamw.
     checkpoint: a folder; an interrupted run goes on from it.
+
+    Raises UnreadableFile for pictures and WeightsError for an encoder that cannot be read, InvalidOption for options
+    that cannot be and for a checkpoint of another run, StorageError where `out` cannot be written.
     """
+    at_least(1, batch=batch)
     judge = until(open_encoder(encoder), LAYERS[-1])
     check_layers(judge, LAYERS)
     known(layer, LAYERS, "layer")
@@ -145,6 +150,9 @@ def train_adain(
         seed=seed,
         checkpoint=checkpoint,
         options={
+            "encoder": digest.of_net(judge),
+            "pictures": of_pictures(train),
+            "styles": of_pictures(painted),
             "layer": layer,
             "style_weight": style_weight,
             "identity_weight": identity_weight,
@@ -174,7 +182,8 @@ def asked(judge: Vgg, content: Tensor, style: Tensor, layer: str) -> tuple[Tenso
 
 
 def losses(judge: Vgg, pictures: Tensor, layer: str, target: Tensor, *wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """L_c (eq. 12) at `layer` and L_s (eq. 13) of `pictures` (b, 3, *spatial), both as means over channels."""
+    """L_c (eq. 12) at `layer` and L_s (eq. 13) of `pictures` (b, 3, *spatial), both as means over channels. target,
+    wanted: of `asked`; of each layer the style's mean and deviation (b, 2, c)."""
     found = activations(judge, pictures, LAYERS)
     content = (found[layer] - target).square().mean()
     style = [

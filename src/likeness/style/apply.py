@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import InvalidOption, MissingDependency, WeightsError
 from ..nets.engine import PER_POSITION, SMALLEST, Engine
-from ..samples.images import ImageSource, read_image, resized
+from ..samples.images import ImageSource, read_image, resized, resized_shape
 
 MEMORY = 2_000_000_000
 # What an ONNX file says that it needs; of one that does not say, what nets as wide as any in use do.
@@ -101,9 +101,9 @@ def apply(
     Raises InvalidOption where the picture is too large or too small, UnreadableFile where it is none.
     """
     opened = net if isinstance(net, Net) else open_net(net)
-    image = resized(read_image(picture), size)
-    check(opened, image.shape[:2], max_memory)
-    return to_bytes(opened.paint(to_floats(image)))
+    image = read_image(picture)
+    check(opened, resized_shape(image.shape[:2], size), max_memory)
+    return to_bytes(opened.paint(to_floats(resized(image, size))))
 
 
 def check(net: Net, spatial: Sequence[int], max_memory: int = MEMORY) -> None:

@@ -27,7 +27,7 @@ KIND = "likeness.style-checkpoint.2"  # a later number for what earlier versions
 # Step sizes for a gradient of RMS 1 and samples of 0...1: L-BFGS finds its own length, Adam moves each value by about
 # the rate, gradient descent starts small and grows while J falls.
 RATES = {"lbfgs": 1.0, "adam": 0.02, "gd": 0.01}
-WORSE = 3.0  # J above this many times the best counts as a failed step
+WORSE = 3.0  # J above this many times the lowest counts as a failed step
 
 
 @dataclass
@@ -45,6 +45,9 @@ class Descent:
     rate: float = 0.0
     factor: float = 0.0
     best_J: float = math.inf
+    level: float = (
+        math.inf
+    )  # the lowest J since the last failed step: a compact best sample has another J than `best_J`
     best: Tensor = field(default_factory=lambda: torch.empty(0))
     trace: list[float] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=dict)
@@ -78,14 +81,16 @@ class Descent:
             J = self.trace[-1]
             if self.best_J == J and not gradient.any():  # there is nowhere to go
                 break
-            failed = not (math.isfinite(J) and self.best_J * WORSE >= J) or (self.optimizer == "gd" and self.best_J < J)
+            failed = not math.isfinite(J) or self.level * (1.0 if self.optimizer == "gd" else WORSE) < J
             if not failed:
+                self.level = min(self.level, J)
                 self._move(gradient, optimizer)
                 failed = not _finite(self.x)
             del gradient
             if failed:
                 self.rate *= 0.5
                 self.x.copy_(self.best)
+                self.level = math.inf
                 self.state = {}
                 optimizer = self._new()
             else:

@@ -200,8 +200,8 @@ def fit(
     compact: bool | None = None,
     memory_limit: int | None = None,
 ) -> Estimate:
-    """The tile and the history with which `job` fits into the memory: none and 10 where they do; else the largest tile,
-    and 10 pairs in bfloat16; else fewer pairs.
+    """The tile and the history with which `job` fits into the memory: no tile and 10 pairs where they do; else the
+    pairs in bfloat16; else, so, the largest tile; else fewer pairs.
 
     tile: "auto", or positions per axis, or None for none, which is then kept to, as `history` and `compact` are.
     memory_limit: bytes of resident size that the process must not exceed; None: what the machine can give.
@@ -254,7 +254,8 @@ def _ways(
     sides = (step * times << doubled for doubled in range(16, 0, -1) for times in (3, 2))
     cuts = [side for side in sides if side < max(job.size)]
     worth = [side for side in cuts if repeated(job.size, side, around) <= WORTH]
-    yield from ((side, pairs, small) for pairs, small in memories for side in worth)
+    small_ones = [way for way in memories if way[1]] or memories  # tiles cost time, bfloat16 next to nothing
+    yield from ((side, pairs, small) for pairs, small in small_ones for side in worth)
     yield from ((side, *memories[-1]) for side in cuts)
 
 
@@ -289,7 +290,7 @@ def _refusal(
     for part in (n / 20 for n in range(19, 0, -1)):
         smaller = tuple(max(1, int(n * part)) for n in job.size)
         styles = tuple(tuple(max(1, int(n * part)) for n in size) for size in job.styles)
-        sized = Job(**{**vars(job), "size": smaller, "styles": styles})
+        sized = replace(job, size=smaller, styles=styles)
         if machine.resident() + min(memory(sized, *way) for way in _ways(sized, tile, history, compact)) <= most:
             return f"{text}; a size of {int(longer * part)} along the longer axis would fit"
     return f"{text}, which is too little for any size: free some memory"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -10,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InvalidOption
 from ..nets.opening import locate
-from ..samples.images import ImageSource, read_image, write_image
-from . import adain
+from ..samples.images import ImageSource, read_image, resized_shape, write_image
+from . import adain, machine
 from .colour import match_colours, with_colours_of
+from .estimate import LEAST
 from .pictures import check_colours, several, to_image, to_sample
 
 
@@ -54,7 +57,7 @@ def stylize_fast(
     keep_color: as in `style.pictures.stylize`.
 
     Raises UnreadableFile for what is no picture, WeightsError for a damaged net, InvalidOption and UnknownName for
-    options that cannot be.
+    options that cannot be; InvalidOption, too, for a size that does not fit into the memory, with one that does.
     """
     began = time.monotonic()
     check_colours(keep_color)
@@ -64,8 +67,9 @@ def stylize_fast(
     else:
         path, fingerprint = locate(net, kind="adain", example="adain")
         opened = adain.load(path)
-    picture = to_sample(read_image(content), size)
-    styles = [to_sample(read_image(one), size) for one in several(style)]
+    photograph, *paintings = (read_image(one) for one in [content, *several(style)])
+    _check_memory(opened, resized_shape(photograph.shape[:2], size))
+    picture, *styles = (to_sample(one, size) for one in [photograph, *paintings])
     if keep_color == "histogram":
         styles = [match_colours(one, picture).clamp(0, 1) for one in styles]
     made = opened.stylize(picture, styles, strength=strength, blend=blend)
@@ -73,3 +77,15 @@ def stylize_fast(
         made = with_colours_of(picture, made)
     settings = {"net": fingerprint, "size": size, "strength": strength, "blend": list(blend), "keep_color": keep_color}
     return FastPicture(to_image(made), time.monotonic() - began, settings)
+
+
+def _check_memory(net: adain.Adain, shape: tuple[int, int]) -> None:
+    """Raises InvalidOption where a picture of this shape does not fit into what the machine can give."""
+    left = machine.available()
+    needed = LEAST + net.bytes_per_position * math.prod(shape)
+    if left is not None and needed > left:
+        fitting = int(max(shape) * math.sqrt(max(0, left - LEAST) / (needed - LEAST)))
+        raise InvalidOption(
+            f"{shape[1]} x {shape[0]} pixels would need {needed / 1e9:.1f} GB, and {left / 1e9:.1f} GB can be had; "
+            f"choose a size of {fitting} or less"
+        )

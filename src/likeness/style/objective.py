@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from inspect import signature
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -151,7 +152,7 @@ class Objective:
             mask = self.masks.get(key)
             if mask is not None and window is not None:
                 mask = mask[window[layer]]
-            with torch.autocast("cpu", enabled=False):
+            with torch.autocast(a.device.type, enabled=False):
                 a, sums[key] = statistic(a, mask)
         return a, sums
 
@@ -219,23 +220,22 @@ def objective(
     convention: factors before the sums, one of CONVENTIONS.
     tile: measure the targets tile by tile (the same values in less memory).
 
-    Raises UnknownName for a layer, statistic or convention there is none of; InvalidOption where weights are negative
-    or not finite, a sample is too small for the layers, or a mask does not fit.
+    Raises UnknownName for a layer, statistic or convention there is none of; InvalidOption where there is no style or
+    no layer for it, weights are negative or not finite, a sample is too small for the layers, or a mask does not fit.
     """
-    check_layers(net, [*content_layers, *style_layers])
-    known(statistic, STATISTICS, "statistic")
-    known(convention, CONVENTIONS, "convention")
-    weights = [("content_weight", content_weight), ("style_weight", style_weight), ("tv_weight", tv_weight)]
-    for what, layers in (("content", content_layers), ("style", style_layers)):  # a layer may be in both
-        weights += [(f"{what} layer {layer}", value) for layer, value in layers.items()]
-    weights += [(f"weight of style {i}", style.weight) for i, style in enumerate(styles, 1)]
-    for name, value in weights:
-        if not (math.isfinite(value) and value >= 0):
-            raise InvalidOption(f"{name} is {value}; it must be a number of at least 0")
-    if not styles:
-        raise InvalidOption("at least one style is needed")
+    check_cost(
+        net,
+        content,
+        styles,
+        content_weight=content_weight,
+        style_weight=style_weight,
+        tv_weight=tv_weight,
+        content_layers=content_layers,
+        style_layers=style_layers,
+        statistic=statistic,
+        convention=convention,
+    )
     spatial = tuple(content.shape[2:])
-    check_size(net, [*content_layers, *style_layers], content, "the content")
     wanted: dict[str, tuple[float, Tensor]] = {}
     if content_layers:
         maps: dict[str, Tensor] = {}
@@ -250,7 +250,6 @@ def objective(
     regions = _regions(styles, spatial)
     share = [sum(s.weight for s, r in zip(styles, regions, strict=True) if r == region) for region in regions]
     for number, (style, region) in enumerate(zip(styles, regions, strict=True)):
-        check_size(net, list(style_layers), style.sample, f"style {number + 1}")
         if style.region is not None:
             masks |= {(layer, region): shrink(style.region, layer) for layer in style_layers}
         means = _means(net, style, list(style_layers), statistic, tile)
@@ -258,6 +257,38 @@ def objective(
         terms += [Term(layer, region, weight * value, means[layer]) for layer, value in style_layers.items()]
     alpha, beta, gamma = content_weight, style_weight, tv_weight
     return Objective(net, spatial, wanted, terms, masks, alpha, beta, gamma, statistic, CONVENTIONS[convention])
+
+
+def check_cost(
+    net: Vgg,
+    content: Tensor,
+    styles: Sequence[Style],
+    *,
+    content_layers: Mapping[str, float],
+    style_layers: Mapping[str, float],
+    statistic: str,
+    convention: str,
+    **weights: float,
+) -> None:
+    """Raises what `objective` raises of these arguments, masks apart, before anything is computed."""
+    layers = [*content_layers, *style_layers]
+    check_layers(net, layers)
+    known(statistic, STATISTICS, "statistic")
+    known(convention, CONVENTIONS, "convention")
+    if not styles:
+        raise InvalidOption("at least one style is needed")
+    if not style_layers:
+        raise InvalidOption("style_layers names no layer; for a picture without style, set style_weight to 0")
+    for what, by_layer in (("content", content_layers), ("style", style_layers)):  # a layer may be in both
+        weights |= {f"{what} layer {layer}": value for layer, value in by_layer.items()}
+    weights |= {f"weight of style {i}": style.weight for i, style in enumerate(styles, 1)}
+    for name, value in weights.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise InvalidOption(f"{name} is {value}; it must be a number of at least 0")
+    if not any(style.weight for style in styles):
+        raise InvalidOption("the weights of all styles are 0; one at least must be above it")
+    for number, sample in enumerate([content, *(style.sample for style in styles)]):
+        check_size(net, layers, sample, f"style {number}" if number else "the content")
 
 
 def cost_options(**given: Any) -> dict[str, Any]:
@@ -268,7 +299,16 @@ def cost_options(**given: Any) -> dict[str, Any]:
     if unknown := sorted(given.keys() - options.keys()):
         raise TypeError(f"the cost has no option called {', '.join(unknown)}; it has {', '.join(options)}")
     options |= given
-    return options | {name: dict(options[name]) for name in ("content_layers", "style_layers")}
+    return plain(options)
+
+
+def plain(value: Any) -> Any:
+    """Options as JSON has them: NumPy's numbers as Python's, in dicts and sequences too."""
+    if isinstance(value, Mapping):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _regions(styles: Sequence[Style], spatial: tuple[int, ...]) -> list[int]:
@@ -318,10 +358,12 @@ def shrink(mask: Tensor, layer: str) -> Tensor:
 
 
 def total(costs: Mapping[str, Tensor]) -> Tensor:
+    """J_style, of its part of each layer."""
     return torch.stack(list(costs.values())).sum()
 
 
 def check_layers(net: Vgg, layers: Sequence[str]) -> None:
+    """Raises UnknownName, with the nearest one, for a layer that the net does not have."""
     known_layers = [name for name, _ in net.named_children() if name != "input"]
     for layer in layers:
         known(layer, known_layers, "layer")
@@ -335,6 +377,8 @@ def known(name: str, names: Sequence[str] | Mapping[str, Any], what: str) -> Non
 
 
 def check_size(net: Vgg, layers: Sequence[str], sample: Tensor, what: str) -> None:
+    """Raises InvalidOption, about `what`, unless `sample` is (1, channels, *spatial) as the net takes it, and large
+    enough for the layers."""
     a = net.architecture
     if sample.ndim != 2 + a.spatial_dims or sample.shape[0] != 1 or sample.shape[1] != a.in_channels:
         raise InvalidOption(

@@ -24,7 +24,7 @@ from ..samples.files import atomic_write
 from ..samples.images import ImageSource, read_image, resized, write_image
 from .colour import match_colours, with_colours_of
 from .estimate import Estimate
-from .objective import Style, cost_options
+from .objective import Style, cost_options, plain
 from .stand_in import can_stand_in
 from .stylize import Stylized, estimate_sample, stylize_sample
 
@@ -41,8 +41,8 @@ class StylizedPicture:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the picture, and beside it (NAME.json) the settings and the trace of J: what `restylize` takes."""
-        write_image(path, self.image)
         record = json.dumps(self.run.to_dict(), indent=1).encode()
+        write_image(path, self.image)
         atomic_write(record_of(path), record)
 
 
@@ -132,17 +132,23 @@ def estimate_stylize(
 
 
 def restylize(record: str | os.PathLike[str], **changes: Any) -> StylizedPicture:
-    """Make a picture again from the record beside it (OUT.json), with `changes` of its settings if there are any.
+    """Make a picture again from the record beside it (OUT.json), with `changes` of its settings if there are any. With
+    another size or encoder, what the run chose for itself (tile, scales, ...) is chosen anew.
 
     Raises UnreadableFile where the file is no such record, InvalidOption where it was made from pictures that were no
     files, and as `stylize` does.
     """
     try:
-        settings = json.loads(Path(record).read_bytes())["settings"] | changes
+        settings = json.loads(Path(record).read_bytes())["settings"]
+        stale = {"fingerprint"} if "encoder" in changes else set()
+        if {"size", "encoder"} & changes.keys():
+            stale |= {"tile", "scales", "history", "compact", "warm_up"}
+        settings = {name: value for name, value in settings.items() if name not in stale} | changes
         sources = [settings.pop("content"), settings.pop("style")]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UnreadableFile(f"{os.fspath(record)} is not the record of a stylised picture: {error}") from error
-    if None in (sources[0], *sources[1], *(one for pair in settings.get("masks", ()) for one in pair)):
+    pictures = [sources[0], *several(sources[1]), *(one for pair in settings.get("masks", ()) for one in pair)]
+    if any(one is None for one in pictures):
         raise InvalidOption(
             f"{os.fspath(record)}: not all of its pictures were files; name them by content=, style= and masks="
         )
@@ -173,7 +179,7 @@ def _task(
     check_colours(keep_color)
     sources = several(style)
     for name, given in (("blend", blend), ("masks", masks)):
-        if given and len(given) != len(sources):
+        if len(given) not in (0, len(sources)):
             raise InvalidOption(f"{name} has {len(given)} entries for {len(sources)} styles")
     opened = open_net(encoder)
     if fingerprint not in (None, opened.fingerprint):
@@ -184,9 +190,9 @@ def _task(
     styles = [Style(to_bytes(read_image(one), size)) for one in sources]
     if keep_color == "histogram":
         styles = [replace(one, sample=match_colours(values(one.sample), values(picture)).clamp(0, 1)) for one in styles]
-    if blend:
+    if len(blend):
         styles = [replace(one, weight=float(weight)) for one, weight in zip(styles, blend, strict=True)]
-    if masks:
+    if len(masks):
         styles = [
             replace(one, region=_mask(region, picture, "content"), mask=_mask(mask, one.sample, "style"))
             for one, (region, mask) in zip(styles, masks, strict=True)
@@ -205,7 +211,7 @@ def _task(
         "keep_color": keep_color,
         "init": str(init),
     }
-    return _Task(opened.net, picture, styles, start, settings)
+    return _Task(opened.net, picture, styles, start, plain(settings))
 
 
 def several(style: ImageSource | Sequence[ImageSource]) -> list[Any]:

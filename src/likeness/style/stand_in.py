@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..nets.activations import activations
 from ..nets.layers import conv
-from ..nets.perceptual import Vgg
+from ..nets.perceptual import Vgg, block_of
 from ..nets.tiles import walk
 from .descent import Descent
 from .objective import Convention, Style, objective
@@ -109,6 +109,10 @@ def can_stand_in(slim: Vgg, large: Vgg, layers: Sequence[str]) -> bool:
     """Whether `slim` has all the layers, takes the same samples, and is so much smaller that it pays."""
     ours, theirs = (sum(p.numel() for p in net.parameters()) for net in (slim, large))
     names = dict(slim.named_children())
+    if not all(layer in names for layer in layers):
+        return False
     a, b = slim.architecture, large.architecture
     same = (a.spatial_dims, a.in_channels) == (b.spatial_dims, b.in_channels)
-    return same and all(layer in names for layer in layers) and theirs > WORTH * ours
+    widths = {(a.widths[block_of(layer) - 1], b.widths[block_of(layer) - 1]) for layer in layers}
+    told_apart = len({width for width, _ in widths}) == len(widths)  # `StandIn.widths`
+    return same and told_apart and theirs > WORTH * ours

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -16,17 +18,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InvalidOption, StorageError
+from ..errors import InvalidOption, StorageError, at_least
 from ..nets import digest
 from ..nets.perceptual import Vgg
 from ..nets.precision import bfloat16_is_faster
 from ..nets.tiles import halo, values
 from ..progress import Progress
+from ..samples.files import check_writable
 from . import estimate
 from .descent import Descent
 from .estimate import Estimate, Job
 from .machine import peak_memory
-from .objective import Objective, Parts, Style, check_layers, check_size, cost_options, objective
+from .objective import Objective, Parts, Style, check_cost, cost_options, objective, plain
 from .stand_in import warmed
 from .tiling import within_range
 
@@ -36,9 +39,9 @@ class Stylized:
     """What `stylize_sample` made.
 
     sample: (c, *spatial) float32, 0...1. J: the cost after each evaluation at the finest scale, in the precision of
-    the run. parts: J of `sample` itself, clipped to 0...1, in float32. steps: evaluations at all scales.
-    peak_memory_bytes: the process's highest resident size so far. settings: the options, those that were chosen by the
-    run itself (tile, history, compact, precision, scales, warm_up) as it chose them.
+    the run. parts: J of `sample` itself, clipped to 0...1, in float32. steps: evaluations at all scales (those of the
+    warm-up apart). peak_memory_bytes: the process's highest resident size so far. settings: the options, those that
+    were chosen by the run itself (tile, history, compact, precision, scales, warm_up) as it chose them.
     """
 
     sample: np.ndarray
@@ -51,9 +54,9 @@ class Stylized:
 
     def to_dict(self) -> dict[str, Any]:
         """All but the sample, for JSON."""
-        plain = asdict(self)
-        plain.pop("sample")
-        return {**plain, "J": list(self.J)}
+        plain = {name: getattr(self, name) for name in ("seconds", "steps", "peak_memory_bytes", "settings")}
+        J = [value if math.isfinite(value) else None for value in self.J]  # a step that failed
+        return {"J": J, "parts": self.parts.to_dict(), **plain}
 
 
 def stylize_sample(
@@ -73,7 +76,7 @@ def stylize_sample(
     precision: str = "auto",
     seed: int = 0,
     warm_up: Vgg | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 25,
     on_progress: Progress | None = None,
     **cost: Any,
@@ -102,11 +105,15 @@ def stylize_sample(
         gives the present sample. What it raises ends the run (cancel); the checkpoint stays.
     cost: options of `objective` that say what J is: content_weight, style_weight, style_layers and so on.
 
-    Raises InvalidOption (also where it does not fit into the memory, with what would), UnknownName as `objective` does.
+    Raises InvalidOption (also where it does not fit into the memory, with what would) and UnknownName as `objective`
+    does; of the checkpoint StorageError where it cannot be written, WeightsError where it is damaged or no checkpoint,
+    InvalidOption where it is that of another run.
     """
     began = time.monotonic()
-    if checkpoint is not None and not os.access(checkpoint.parent, os.W_OK):  # before the work, not at the 25th step
-        raise StorageError(f"cannot write {checkpoint}: there is no such folder, or it is read-only")
+    at_least(1, checkpoint_every=checkpoint_every)
+    kept = None if checkpoint is None else Path(checkpoint)
+    if kept is not None:
+        check_writable(kept)  # before the work, not at the 25th step
     cost = cost_options(**cost)
     asked = _asked(
         cost,
@@ -122,8 +129,8 @@ def stylize_sample(
         seed=seed,
         warm_up=warm_up is not None,
     )
-    given = asked if checkpoint is None else asked | _inputs(net, content, styles, init, warm_up)
-    walk, number, done, chosen, finished = _stored(checkpoint, given)
+    given = asked if kept is None else asked | _inputs(net, content, styles, init, warm_up)
+    walk, number, done, chosen, finished = _stored(kept, given)
     if not chosen:
         plan, _, job = _plan(net, content, styles, asked, cost, memory_limit, warm_up)
         chosen = {name: getattr(plan, name) for name in ("tile", "history", "compact", "scales", "warm_up")}
@@ -160,8 +167,8 @@ def stylize_sample(
             def after(walk: Descent, number: int = number, done: int = done) -> None:
                 """After each evaluation: store the walk now and then, and tell how far it is."""
                 evaluations = len(walk.trace)
-                if checkpoint is not None and evaluations % checkpoint_every == 0:
-                    walk.save(checkpoint, number=number, done=done, chosen=chosen, settings=given)
+                if kept is not None and evaluations % checkpoint_every == 0:
+                    walk.save(kept, number=number, done=done, chosen=chosen, settings=given)
                 if on_progress:
                     done_here = number * steps + evaluations
                     on_progress(done_here, len(sizes) * steps, _told(walk, f"{number + 1}/{len(sizes)}"))
@@ -179,9 +186,9 @@ def stylize_sample(
             walk = Descent(change.add_(_at(base, sizes[number])), optimizer, chosen["history"], chosen["compact"])
             del change
         walk.state = {}  # it goes no further
-        if checkpoint is not None and not finished:
+        if kept is not None and not finished:
             with suppress(StorageError):  # what was stored before leads to the same bytes
-                walk.save(checkpoint, number=number, done=done, chosen=chosen, settings=given, finished=True)
+                walk.save(kept, number=number, done=done, chosen=chosen, settings=given, finished=True)
         trace, sample = tuple(walk.trace), walk.best.to(walk.x.dtype).clamp_(0, 1)
         del walk
         parts = J.parts(sample, tile=cut)
@@ -195,7 +202,8 @@ def _told(walk: Descent, scale: str) -> dict[str, Any]:
 
 
 def estimate_sample(net: Vgg, content: Tensor, styles: Sequence[Style], **options: Any) -> Estimate:
-    """What `stylize_sample` with the same arguments would choose and need: tile, memory, seconds. Raises as it does.
+    """What `stylize_sample` with the same arguments would choose and need: tile, memory, seconds. Raises as it does,
+    but for what concerns the checkpoint.
 
     What the run does before its first evaluation is done here, too, and its time taken."""
     began = time.monotonic()
@@ -226,13 +234,10 @@ def _asked(
     warm_up: bool,
 ) -> dict[str, Any]:
     """The options that say what a run does, plain: a run that goes on must have been given the same."""
-    if steps < 1:
-        raise InvalidOption(f"steps is {steps}; it must be at least 1")
+    at_least(1, steps=steps, **({} if history is None else {"history": history}))
     if precision not in ("auto", "fp32", "bf16"):
         raise InvalidOption(f"precision is {precision!r}; it must be 'auto', 'fp32' or 'bf16'")
-    if history is not None and history < 1:
-        raise InvalidOption(f"history is {history}; it must be at least 1")
-    return cost | {
+    settings = cost | {
         "steps": steps,
         "init": init if isinstance(init, str) else "a sample",
         "optimizer": optimizer,
@@ -245,6 +250,7 @@ def _asked(
         "seed": seed,
         "warm_up": warm_up,
     }
+    return plain(settings)
 
 
 def _plan(
@@ -257,10 +263,8 @@ def _plan(
     warm_up: Vgg | None,
 ) -> tuple[Estimate, list[tuple[int, ...]], Job]:
     """How to run with what is asked, the sizes from coarse to fine, and what was estimated."""
+    check_cost(net, content, styles, **cost)
     layers = [*cost["content_layers"], *cost["style_layers"]]
-    check_layers(net, layers)
-    for number, sample in enumerate([content, *(style.sample for style in styles)]):
-        check_size(net, layers, sample, f"style {number}" if number else "the content")
     job = Job(
         net,
         tuple(content.shape[2:]),
@@ -281,11 +285,11 @@ def _plan(
 
 @contextmanager
 def _out_of_memory(size: tuple[int, ...]) -> Iterator[None]:
-    """torch says that memory is lacking by a RuntimeError."""
+    """torch says that memory is lacking by a RuntimeError with a sentence of its own."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        if isinstance(error, RuntimeError) and not re.search("(can't allocate|not enough|out of) memory", str(error)):
             raise
         shape = " x ".join(map(str, size))
         raise InvalidOption(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -15,9 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..errors import InvalidOption, UnreadableFile
+from ..errors import InvalidOption, UnreadableFile, at_least
 from ..metric.loop import Schedule, fit, seeded
 from ..metric.losses import Terms
+from ..nets import digest
 from ..nets.activations import activations, listening
 from ..nets.perceptual import Architecture, Vgg, save, until
 from ..progress import Progress
@@ -96,7 +98,11 @@ def train_perceptual(
     precision: fp32, bf16, or auto for what a short probe finds faster.
     optimizer: muon or adamw.
     checkpoint: a folder; an interrupted run goes on from it.
+
+    Raises UnreadableFile for pictures and WeightsError for a teacher that cannot be read, InvalidOption for options
+    that cannot be and for a checkpoint of another run, StorageError where `out` cannot be written.
     """
+    at_least(1, batch=batch)
     large = until(open_encoder(teacher), LAYERS[-1])
     check_layers(large, LAYERS)
     depths = large.architecture.depths
@@ -104,7 +110,7 @@ def train_perceptual(
         raise InvalidOption(f"widths {widths} must name {len(depths)} blocks")
     train, held = practice([pictures, *more_pictures], size, on_progress)
     with seeded(seed):
-        student = Vgg(Architecture(widths=tuple(widths), depths=depths[:3] + (1,), mean=(0.5,), scale=(0.25,)))
+        student = Vgg(Architecture(widths=tuple(widths), depths=depths, mean=(0.5,), scale=(0.25,)))
         student.requires_grad_(True)
 
     def make_batch(step: int, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -135,6 +141,7 @@ def train_perceptual(
             schedule=Schedule(steps, lr, warmup),
             seed=seed,
             checkpoint=checkpoint,
+            options={"teacher": digest.of_net(large), "pictures": of_pictures(train), "size": size, "batch": batch},
             every=every,
             precision=precision,
             optimizer=optimizer,
@@ -151,8 +158,10 @@ def unexplained(student: Vgg, teacher: Vgg, samples: Sequence[Tensor]) -> dict[s
     student's activations leaves."""
     shares = {}
     for layer in LAYERS:
-        pairs = [(activations(student, x, [layer])[layer], activations(teacher, x, [layer])[layer]) for x in samples]
-        a, t = (torch.cat([_columns(pair[i]) for pair in pairs], 1).double() for i in (0, 1))
+        a, t = (
+            torch.cat([_columns(activations(net, x, [layer])[layer]) for x in samples], 1).double()
+            for net in (student, teacher)
+        )
         shares[layer] = float(left_over(a, t))
     return shares
 
@@ -191,18 +200,27 @@ def read_pictures(sources: Sequence[str | os.PathLike[str]], on_progress: Progre
     """All pictures (h, w, 3) uint8 of folders and zip files. Raises UnreadableFile where a picture cannot be read."""
     images: list[np.ndarray] = []
     for source in map(Path, sources):
+        where = str(source)
         if source.suffix.lower() != ".zip":
             images += [read_image(path) for path in list_images([source])]
         else:
             try:
                 with zipfile.ZipFile(source) as file:
-                    names = sorted(n for n in file.namelist() if Path(n).suffix.lower() in SUFFIXES)
-                    images += [read_image(file.read(name)) for name in names]
-            except (OSError, zipfile.BadZipFile) as error:
-                raise UnreadableFile(f"{source} cannot be read as a zip of pictures: {error}") from error
+                    for name in sorted(filter(_is_picture, file.namelist())):
+                        where = f"{source}, {name}"
+                        images.append(read_image(file.read(name)))
+            except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # RuntimeError: a password
+                raise UnreadableFile(f"{where} cannot be read: {error}") from error
         if on_progress:
             on_progress(len(images), len(images), {"stage": "decoding"})
     return images
+
+
+def _is_picture(name: str) -> bool:
+    """Of a zip's entries, those that `list_images` would take in a folder; what a Mac adds begins with a dot."""
+    return Path(name).suffix.lower() in SUFFIXES and not any(
+        part.startswith((".", "__MACOSX")) for part in Path(name).parts
+    )
 
 
 def practice(
@@ -221,6 +239,11 @@ def practice(
         found = f"only {len(images)} pictures of at least {size} x {size} pixels"
         raise InvalidOption(f"{where}: {found}; {least} are needed")
     return [image for i, image in enumerate(images) if i % HELD_OUT] or images, images[::HELD_OUT]
+
+
+def of_pictures(images: Sequence[np.ndarray]) -> str:
+    """SHA-256 of pictures: by which a training that goes on knows what it was begun with."""
+    return digest.digest(*(part for image in images for part in (str(image.shape).encode(), image)))
 
 
 def random_crop(images: Sequence[np.ndarray], size: int, generator: torch.Generator, *, shrink: float = 2.0) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,13 +13,14 @@ from torch import Tensor, nn
 from ..errors import InvalidOption
 from ..metric.loop import Schedule, fit, seeded
 from ..metric.losses import Terms
+from ..nets import digest
 from ..nets.activations import activations
 from ..nets.tiles import within
 from ..progress import Progress
 from ..samples.images import read_image
 from .objective import Objective, Style, cost_options, objective
 from .pictures import open_encoder, to_sample
-from .training import as_samples, practice, random_crop
+from .training import as_samples, of_pictures, practice, random_crop
 from .transform import Architecture, Transform, save
 
 GROUP = 4  # one sample of so many is painted twice, undisturbed and disturbed
@@ -96,6 +96,9 @@ def train_style(
     precision: fp32, bf16, or auto for what a short probe finds faster.
     optimizer: adamw or muon.
     checkpoint: a folder; an interrupted run goes on from it.
+
+    Raises UnreadableFile for pictures and WeightsError for an encoder that cannot be read, InvalidOption for options
+    that cannot be and for a checkpoint of another run, StorageError where `out` cannot be written.
     """
     group = min(batch, GROUP)
     if batch < 1 or batch % group:
@@ -130,7 +133,7 @@ def train_style(
         return Terms(total, info)
 
     decides = cost | {"stability_weight": stability_weight, "size": size, "batch": batch}
-    decides["style"] = zlib.crc32(painting.numpy().tobytes())
+    decides |= {"encoder": digest.of_net(J.net), "style": digest.of_tensor(painting), "pictures": of_pictures(train)}
     held = torch.Generator().manual_seed(seed)
     tests = as_samples([random_crop(unseen, size, held, shrink=1.0) for _ in range(16 // group * group)])
     seen = _contents(J, tests)

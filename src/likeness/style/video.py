@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import InvalidOption, WeightsError
 from ..progress import Progress
 from ..samples.files import atomic_write, overwritten
-from ..samples.images import read_image, resized, write_image
+from ..samples.images import read_image, resized, resized_shape, write_image
 from ..samples.video import Frame, read_film, read_frames, write_film
 from .apply import MEMORY, Net, check, open_net, to_bytes, to_floats
 
@@ -76,9 +76,7 @@ def stylize_video(
         raise InvalidOption(f"{found} is one of the files that are read and would be replaced: choose another place")
     began = time.monotonic()
     opened, film = open_net(net), read_film(path)
-    longer = max(film.width, film.height)
-    ratio = (size or longer) / longer
-    check(opened, (max(1, round(film.height * ratio)), max(1, round(film.width * ratio))), max_memory)
+    check(opened, resized_shape((film.height, film.width), size), max_memory)
     kept = _Kept(checkpoint, {"net": _digest(net), "film": _digest(path), "size": size, "smoothing": smoothing})
     flicker = Flicker()
 
