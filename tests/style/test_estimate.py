@@ -108,6 +108,11 @@ def test_with_l_bfgs_the_warm_up_takes_no_more_than_the_run(tile: int | None, hi
     assert estimate.warm_up_memory(one, one.slim, *way) <= estimate.memory(one, *way)
 
 
+def limit(need: int) -> int:
+    """The least with which `need` bytes are planned."""
+    return math.ceil(need / estimate.OF_LIMIT)
+
+
 def test_the_warm_up_is_counted_and_left_out_where_it_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its L-BFGS keeps 10 pairs, where Adam keeps two vectors."""
     monkeypatch.setattr(machine, "resident", lambda: 0)
@@ -115,12 +120,12 @@ def test_the_warm_up_is_counted_and_left_out_where_it_does_not_fit(monkeypatch: 
     assert one.slim is not None
     run, warm_up = estimate.memory(one, 256, 10, False), estimate.warm_up_memory(one, one.slim, 256, 10, False)
     assert warm_up > run + 10 * 12 * 3072 * 4096
-    for limit, fits in ((warm_up, True), (warm_up - 1, False), (run, False)):
-        found = estimate.fit(one, tile=256, compact=False, memory_limit=limit)
+    for bytes_, fits in ((warm_up, True), (warm_up - 2, False), (run, False)):
+        found = estimate.fit(one, tile=256, compact=False, memory_limit=limit(bytes_))
         assert (found.warm_up, found.peak_memory_bytes) == (fits, warm_up if fits else run)
     assert not estimate.fit(replace(one, slim=None), tile=256, memory_limit=LARGE).warm_up
-    tight = estimate.fit(one, tile="auto", memory_limit=run)  # for the warm-up's sake the run gives nothing up
-    alone = estimate.fit(replace(one, slim=None), tile="auto", memory_limit=run)
+    tight = estimate.fit(one, tile="auto", memory_limit=limit(run))  # for the warm-up's sake the run gives nothing up
+    alone = estimate.fit(replace(one, slim=None), tile="auto", memory_limit=limit(run))
     assert (tight.tile, tight.history, tight.compact) == (alone.tile, alone.history, alone.compact)
 
 
@@ -240,10 +245,11 @@ def test_what_the_machine_can_give(tmp_path: Path) -> None:
     assert list(machine._groups(tmp_path / "missing", tmp_path)) == []
 
 
-def test_pairs_are_kept_in_bfloat16_before_tiles_get_small() -> None:
+def test_pairs_are_kept_in_bfloat16_before_tiles_get_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles cost time, rounded pairs next to nothing."""
-    need = estimate.memory(job(), 1536, 10, True)
-    found = estimate.fit(job(), tile="auto", memory_limit=machine.resident() + need + 20_000_000)
+    monkeypatch.setattr(machine, "resident", lambda: 0)
+    most = limit(estimate.memory(job(), 1536, 10, True))
+    found = estimate.fit(job(), tile="auto", memory_limit=most)
     assert (found.tile, found.history, found.compact) == (1536, 10, True)
-    full = estimate.fit(job(), tile="auto", compact=False, memory_limit=machine.resident() + need + 20_000_000)
+    full = estimate.fit(job(), tile="auto", compact=False, memory_limit=most)
     assert full.tile is not None and full.tile < 1536 and not full.compact

@@ -37,6 +37,7 @@ LEAST = 70_000_000  # bytes, measured: what the first convolutions and freed blo
 COMPILER = 50_000_000  # bytes, measured: torch's optimisers load its compiler
 SPARE = 1  # vectors, measured: what comes and goes beside those that are counted
 SHARE = 0.9  # of what the machine can give: what is planned with
+OF_LIMIT = 0.96  # of a limit that was given, likewise: the same run takes up to 3 % more one time than another
 WORTH = 2.5  # tiles that are computed this many times over are only used when nothing else fits
 STEPPED = 1 << 17  # positions of the sample with which a step is timed
 PASSES = 0.7  # of forward and back, of tiles whose sums are taken first: by tiles an evaluation takes 1.7 times as long
@@ -209,8 +210,10 @@ def fit(
     Raises InvalidOption where it cannot fit, with what would.
     """
     base = machine.resident()
-    planned, most = memory_limit, memory_limit
-    if memory_limit is None and (left := machine.available()) is not None:
+    planned = most = memory_limit
+    if memory_limit is not None:
+        planned = int(OF_LIMIT * memory_limit)
+    elif (left := machine.available()) is not None:
         planned, most = base + int(SHARE * left), base + left
     best: Estimate | None = None
     for one_tile, pairs, small in _ways(job, tile, history, compact):
