@@ -75,8 +75,14 @@ def test_tiles_fall_on_strides() -> None:
     assert len(tiles(net(2), (65, 64), ["relu3_1"], 32)) == 4  # the last pixel goes with the tile before
 
 
-@given(n=st.integers(1, 500), tile=st.integers(1, 80), around=st.integers(0, 200))
-@settings(deadline=None)
-def test_extents_are_those_of_the_crops(n: int, tile: int, around: int) -> None:
-    lengths = [high - low for _, _, low, high in _cuts(n, tile, around)]
-    assert extent(n, tile, around) == (max(lengths), sum(lengths))
+@given(n=st.integers(1, 500), tile=st.integers(1, 80), around=st.integers(0, 100), step=st.sampled_from([1, 2, 8]))
+@settings(deadline=None, max_examples=500)
+def test_crops_are_alike_and_hold_their_tiles(n: int, tile: int, around: int, step: int) -> None:
+    longest, total = extent(n, tile * step, around * step)
+    lengths = []
+    for first, end, low, high in _cuts(n, tile * step, around * step, step):
+        assert low % step == 0 and low <= max(0, first - around * step)
+        assert min(n, end + around * step) <= high <= n
+        assert longest <= high - low < longest + step  # memory that one crop frees is what the next one takes
+        lengths.append(high - low)
+    assert total <= sum(lengths) < total + len(lengths) * step

@@ -8,9 +8,11 @@ has in the whole.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -73,7 +75,8 @@ def tiles(net: Vgg, spatial: Sequence[int], layers: Sequence[str], tile: int) ->
     """
     check_tile(tile, layers)
     around = halo(net, layers)
-    axes = [list(_cuts(n, tile, around)) for n in spatial]
+    step = max(stride(layer) for layer in layers)
+    axes = [list(_cuts(n, tile, around, step)) for n in spatial]
     return [_tile(spatial, layers, cuts) for cuts in itertools.product(*axes)]
 
 
@@ -93,22 +96,25 @@ def walk(net: Vgg, x: Tensor, layers: Sequence[str], tile: int | None) -> Iterat
         yield one, one.of(activations(net, values(within(x, one.crop)), layers))
 
 
+def release() -> None:
+    """Give freed memory back to the system, where the C library keeps it for later (glibc): what the maps of a tile
+    took is no room for vectors of the sample's size."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def values(x: Tensor) -> Tensor:
     """Samples kept as bytes (0...255, a quarter of the memory) as float32, 0...1; others as they are."""
     return x.float().div_(255) if x.dtype == torch.uint8 else x
 
 
 def extent(n: int, tile: int, around: int) -> tuple[int, int]:
-    """Along an axis of n pixels: those of the longest crop, and those of all crops together."""
+    """Along an axis of n pixels: those of a crop, and those of all crops together (less than a stride per axis may come
+    to it, see `_cuts`)."""
     count = _count(n, tile)
-    seen = min(count, around // tile + 2)  # tiles that near an end may reach it: all between them are alike
-    numbers = {*range(seen), *range(count - seen, count)}
-    lengths = []
-    for number in numbers:
-        first, end = number * tile, n if number == count - 1 else (number + 1) * tile
-        lengths.append(min(n, end + around) - max(0, first - around))
-    between = tile + 2 * around if len(numbers) < count else 0
-    return max(between, *lengths), sum(lengths) + (count - len(numbers)) * between
+    last = n - (count - 1) * tile
+    longest = min(n, max(tile + 2 * around if count > 2 else 0, max(min(tile, n), last) + around))
+    return longest, count * longest
 
 
 def _count(n: int, tile: int) -> int:
@@ -117,11 +123,14 @@ def _count(n: int, tile: int) -> int:
     return count - 1 if count > 1 and n - (count - 1) * tile < tile / 2 else count
 
 
-def _cuts(n: int, tile: int, around: int) -> Iterator[tuple[int, int, int, int]]:
-    """(own first, own end, crop first, crop end) along an axis of n pixels."""
+def _cuts(n: int, tile: int, around: int, step: int) -> Iterator[tuple[int, int, int, int]]:
+    """(own first, own end, crop first, crop end) along an axis of n pixels. Crops begin at multiples of `step`, and are
+    all of one size, but for less than a step: what one tile frees is what the next one takes."""
+    longest, _ = extent(n, tile, around)
     starts = [number * tile for number in range(_count(n, tile))]
     for first, end in zip(starts, [*starts[1:], n], strict=True):
-        yield first, end, max(0, first - around), min(n, end + around)
+        low = max(0, min(first - around, (n - longest) // step * step))
+        yield first, end, low, n if end + around >= n else max(end + around, low + longest)
 
 
 def _tile(spatial: Sequence[int], layers: Sequence[str], cuts: Sequence[tuple[int, int, int, int]]) -> Tile:

@@ -48,7 +48,7 @@ class _Gram(torch.autograd.Function):
         a, mask = ctx.saved_tensors
         last = a.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if last else torch.contiguous_format
-        factor, seen = (slope + slope.T).to(a), _flat(a) if mask is None else _flat(a) * mask
+        factor, seen = (slope + slope.T).to(a), _flat(a) if mask is None else (_flat(a) * mask).to(a)
         if deeper is None:
             gradient = torch.empty_like(a, memory_format=layout)
             torch.mm(factor, seen, out=_flat(gradient))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,14 @@ from ..errors import InvalidOption, StorageError, at_least
 from ..nets import digest
 from ..nets.perceptual import Vgg
 from ..nets.precision import bfloat16_is_faster
-from ..nets.tiles import halo, values
+from ..nets.tiles import halo, release, values
 from ..progress import Progress
 from ..samples.files import check_writable
 from . import estimate
 from .descent import Descent
 from .estimate import Estimate, Job
 from .machine import peak_memory
-from .objective import Objective, Parts, Style, check_cost, cost_options, objective, plain
+from .objective import Parts, Style, check_cost, cost_options, objective, plain
 from .stand_in import warmed
 from .tiling import within_range
 
@@ -160,9 +161,11 @@ def stylize_sample(
                 walk = Descent(_at(base, size), optimizer, chosen["history"], chosen["compact"])
             if number == len(sizes) - 1:
                 base = content  # the start has served: its memory is needed
+            release()  # what the scale before took
             targets = [_scaled(one, content, size) for one in styles]
             J = objective(net, _resized(content, size), targets, tile=cut, **cost)
             del targets
+            release()
 
             def after(walk: Descent, number: int = number, done: int = done) -> None:
                 """After each evaluation: store the walk now and then, and tell how far it is."""
@@ -173,12 +176,11 @@ def stylize_sample(
                     done_here = number * steps + evaluations
                     on_progress(done_here, len(sizes) * steps, _told(walk, f"{number + 1}/{len(sizes)}"))
 
-            def evaluate(x: Tensor, J: Objective = J, cut: int | None = cut) -> tuple[float, Tensor]:
-                return within_range(J, x, tile=cut, low=low)
-
+            evaluate = partial(within_range, J, tile=cut, low=low)
             walk.run(evaluate, 0 if finished else steps, tolerance=tolerance, on_step=after)
             if number == len(sizes) - 1:
                 break
+            del J, evaluate  # before the next scale's
             done += len(walk.trace)
             number += 1
             # What the coarse run changed is added to the fine start: the start's own detail stays.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..nets.activations import activations
-from ..nets.tiles import tiles, within
+from ..nets.tiles import Tile, release, tiles, within
 from .lbfgs import CHUNK
 from .objective import Objective, total
 from .statistics import total_variation
@@ -32,33 +32,48 @@ def value_and_gradient(
         with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
             whole = objective(x)
         return float(whole.detach()), torch.autograd.grad(whole, x)[0]
-    x, layers = x.detach(), objective.layers
-    cuts = tiles(objective.net, tuple(x.shape[2:]), layers, tile)
+    x = x.detach()
+    cuts = tiles(objective.net, tuple(x.shape[2:]), objective.layers, tile)
     sums: dict[tuple[str, int], Tensor] = {}
-    with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=low):
-        for one in cuts:
-            found = one.of(activations(objective.net, within(x, one.crop).clamp(0, 1), layers))
-            for key, value in objective.style_sums(found, one.windows).items():
-                sums[key] = sums[key] + value if key in sums else value
+    for one in cuts:
+        for key, value in _sums(objective, x, one, low).items():
+            sums[key] = sums[key] + value if key in sums else value
     sums = {key: value.requires_grad_(True) for key, value in sums.items()}
     style = objective.beta * total(objective.style_costs(sums))
     slopes = dict(zip(sums, torch.autograd.grad(style, list(sums.values())), strict=True))
     cost, gradient = float(style.detach()), torch.zeros_like(x)
     for one in cuts:
-        part = within(x, one.crop).clamp(0, 1).requires_grad_(True)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
-            found = one.of(activations(objective.net, part, layers))
-            content = objective.alpha * objective.content_cost(found, one.windows)
-            mine = objective.style_sums(found, one.windows)
-        pull = content + torch.stack([(slopes[key] * value).sum() for key, value in mine.items()]).sum()
-        within(gradient, one.crop).add_(torch.autograd.grad(pull, part)[0])
-        cost += float(content.detach())
+        content, slope = _slope(objective, x, one, slopes, low)
+        within(gradient, one.crop).add_(slope)
+        cost += content
+    release()
     if objective.gamma:
         part = x.clamp(0, 1).requires_grad_(True)
         tv = objective.gamma * total_variation(part)
         gradient += torch.autograd.grad(tv, part)[0]
         cost += float(tv.detach())
     return cost, gradient
+
+
+@torch.no_grad()
+def _sums(objective: Objective, x: Tensor, one: Tile, low: bool) -> dict[tuple[str, int], Tensor]:
+    """A_t, by layer and region."""
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
+        found = one.of(activations(objective.net, within(x, one.crop).clamp(0, 1), objective.layers))
+        return objective.style_sums(found, one.windows)
+
+
+def _slope(
+    objective: Objective, x: Tensor, one: Tile, slopes: dict[tuple[str, int], Tensor], low: bool
+) -> tuple[float, Tensor]:
+    """The tile's part of the content's cost, and the gradient of that and of `<f'(A), A_t>` by the tile's crop."""
+    part = within(x, one.crop).clamp(0, 1).requires_grad_(True)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
+        found = one.of(activations(objective.net, part, objective.layers))
+        content = objective.alpha * objective.content_cost(found, one.windows)
+        sums = objective.style_sums(found, one.windows)
+    pull = content + torch.stack([(slopes[key] * value).sum() for key, value in sums.items()]).sum()
+    return float(content.detach()), torch.autograd.grad(pull, part)[0]
 
 
 def within_range(J: Objective, x: Tensor, *, tile: int | None, low: bool) -> tuple[float, Tensor]:
