@@ -1,5 +1,6 @@
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -135,3 +136,12 @@ def test_kill_leaves_the_old_file_or_the_new_one(tmp_path):
     content = path.read_bytes()
     assert len(content) == 1_000_000
     assert len(set(content)) == 1
+
+
+def test_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(StorageError, match=f"{name}: it is a device or a pipe"):
+            atomic_write(tmp_path / name, b"data")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)

@@ -1,5 +1,6 @@
 """Any picture like any other in one pass: what `stylize_fast` does to pictures before and after the net."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from likeness.nets.perceptual import Architecture, Vgg
 from likeness.samples.images import read_image, write_image
 from likeness.style.adain import Adain, save, untrained
 from likeness.style.fast import stylize_fast
-from likeness.style.pictures import to_image, to_sample
+from likeness.style.pictures import restylize, to_image, to_sample
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_what_cannot_be_is_refused(net: Adain, tmp_path: Path) -> None:
     for content, options, error, message in (
         (CONTENT, {"keep_color": "yes"}, InvalidOption, "luminance"),
         (CONTENT, {"size": 0}, InvalidOption, "size"),
-        (CONTENT, {"size": 15}, InvalidOption, "at least 16"),
+        (CONTENT, {"size": 15}, InvalidOption, "this net needs 16"),
         (tmp_path / "text.png", {}, UnreadableFile, "text.png"),
         (CONTENT, {"net": "adian"}, UnknownName, "no such file"),
         (CONTENT, {"net": tmp_path / "text.png"}, WeightsError, "text.png"),
@@ -82,3 +83,14 @@ def test_what_does_not_fit_is_refused_before_it_is_resized(net: Adain, monkeypat
     assert 1000 < int(str(error.value).split("size of ")[1].split()[0]) < 100_000
     monkeypatch.setattr("likeness.style.fast.machine.available", lambda: None)  # where the system does not tell
     assert stylize_fast(CONTENT, STYLE, net=net, size=64).image.shape[1] == 64
+
+
+def test_a_picture_has_a_record_and_too_few_pixels_are_told_of(net: Adain, tmp_path: Path) -> None:
+    (tmp_path / "out.json").write_text('{"settings": {"size": 512}}')  # of another picture of this name
+    stylize_fast(CONTENT, STYLE, net=net, size=64, strength=0.5).save(tmp_path / "out.png")
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert (record["settings"]["size"], record["settings"]["strength"]) == (64, 0.5)
+    with pytest.raises(UnreadableFile, match="is not the record of a stylised picture"):
+        restylize(tmp_path / "out.json")
+    with pytest.raises(InvalidOption, match="200 x 3 pixels are too few; this net needs 16"):
+        stylize_fast(np.repeat(CONTENT[:2], 2, 0), STYLE, net=net, size=200)

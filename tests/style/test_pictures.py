@@ -205,7 +205,7 @@ def test_a_run_is_kept_until_its_picture_is_saved(
     assert "disk full" in capsys.readouterr().err
     assert store.exists() and not out.exists()
     with monkeypatch.context() as patch:
-        patch.setattr("likeness.style.stylize.within_range", None)  # nothing is left to be evaluated
+        patch.setattr("likeness.style.stylize.within_range", full)  # nothing is left to be evaluated
         assert main(words(folder, encoder, out, "--resume", str(store))) == 0
     assert out.read_bytes() == (tmp_path / "whole.png").read_bytes()
     assert not store.exists()
@@ -278,3 +278,86 @@ def test_errors_are_one_line(
     assert message in error and error.count("\n") == 1
     assert "Traceback" not in error and "internal error" not in error
     assert not (tmp_path / "out.png").exists()
+
+
+def test_pictures_that_do_not_fit_are_refused_before_they_are_made(encoder: Path, folder: Path) -> None:
+    files = folder / "content.png", folder / "style.png"
+    for call in (stylize, estimate_stylize):
+        with pytest.raises(InvalidOption, match=r"alone would take .* GB can be had; choose a size below \d+"):
+            call(*files, encoder=encoder, **FAST | {"size": 1_000_000})
+        with pytest.raises(InvalidOption, match=r"and 1\.0 GB can be had; choose a size below 1\d{4}$"):
+            call(*files, encoder=encoder, memory_limit=10**9, **FAST | {"size": 30_000})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"init": "nois"}, "did you mean 'noise'"),
+        ({"init": "xyz"}, "no file is called so$"),
+        ({"seed": 10**30}, "seed is 1000"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_starts_and_seeds_that_cannot_be(encoder: Path, folder: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidOption, match=message):
+        stylize(folder / "content.png", folder / "style.png", encoder=encoder, **FAST | options)
+
+
+def test_a_black_mask_is_a_mistake(encoder: Path, folder: Path) -> None:
+    write_image(folder / "black.png", np.zeros((300, 400, 3), np.uint8))
+    masks = [(folder / "black.png", folder / "all.png")]
+    with pytest.raises(InvalidOption, match="mask of the content is black"):
+        stylize(folder / "content.png", folder / "style.png", encoder=encoder, masks=masks, **FAST)
+
+
+def test_a_record_is_good_in_every_folder(
+    encoder: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    picture = stylize("content.png", "style.png", encoder=encoder, init="other.png", **FAST)
+    picture.save(tmp_path / "out.png")
+    monkeypatch.chdir(tmp_path)
+    assert np.array_equal(restylize("out.json").image, picture.image)
+
+
+def test_a_picture_without_its_record_is_told_of(
+    encoder: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = stylize(folder / "content.png", folder / "style.png", encoder=encoder, **FAST | {"steps": 1})
+    (tmp_path / "out.json").mkdir()
+    with pytest.raises(StorageError, match="out.png is written, but not its record: .*out.json: it is a folder"):
+        picture.save(tmp_path / "out.png")
+
+
+def test_where_no_picture_can_go_is_found_before_the_work(
+    encoder: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("likeness.style.pictures.stylize_sample", None)
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "device.png").symlink_to("/dev/null")
+    for name, message in (
+        ("folder.png", "is not a file"),
+        ("device.png", "is not a file"),
+        ("noext", "the name must end in"),
+        ("out.xyz", "cannot write pictures that end in '.xyz'"),
+    ):
+        assert main(words(folder, encoder, tmp_path / name)) == 2
+        assert message in capsys.readouterr().err
+    assert main(words(folder, encoder, tmp_path / "a.png", "--preview", str(tmp_path / "a.png"))) == 2
+    assert "would be replaced" in capsys.readouterr().err
+    assert {one.name for one in tmp_path.iterdir()} == {"folder.png", "device.png"}
+
+
+def test_who_interrupts_hears_how_to_go_on(
+    encoder: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, checkpoint: Path | None, **__: object) -> None:
+        if checkpoint:
+            checkpoint.write_bytes(b"a run")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("likeness.style.pictures.stylize_sample", stop)
+    assert main(words(folder, encoder, tmp_path / "out.png")) == 130
+    assert "interrupted; nothing is kept" in capsys.readouterr().err
+    assert main(words(folder, encoder, tmp_path / "out.png", "--resume", str(tmp_path / "run"))) == 130
+    assert f"goes on from {tmp_path / 'run'}" in capsys.readouterr().err

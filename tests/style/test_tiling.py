@@ -86,3 +86,16 @@ def test_crops_are_alike_and_hold_their_tiles(n: int, tile: int, around: int, st
         assert longest <= high - low < longest + step  # memory that one crop frees is what the next one takes
         lengths.append(high - low)
     assert total <= sum(lengths) < total + len(lengths) * step
+
+
+@pytest.mark.parametrize("statistic", ["gram", "mean-std"])
+@pytest.mark.parametrize("tile", [None, 16])
+def test_masks_in_bfloat16(statistic: str, tile: int | None) -> None:
+    """What a mask weighs is as exact as what it does not."""
+    generator = torch.Generator().manual_seed(0)
+    content, style, x = (torch.rand(1, 3, 40, 48, generator=generator) for _ in range(3))
+    region = torch.rand(40, 48, generator=generator)
+    J = objective(net(2), content, [Style(style, region=region)], content_weight=0, statistic=statistic, **LAYERS)
+    (J32, exact), (J16, near) = (value_and_gradient(J, x, tile=tile, low=low) for low in (False, True))
+    assert abs(J16 - J32) < 0.05 * J32
+    assert float((near - exact).norm() / exact.norm()) < 0.05 and near.dtype == torch.float32

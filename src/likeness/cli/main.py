@@ -85,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = build_parser(arguments).parse_args(arguments)
         status = int(options.run(options) or 0)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed
+            sys.stdout.flush()
         return status
     except SystemExit as stop:  # argparse: --help is 0, a usage problem 2
         return stop.code if isinstance(stop.code, int) else 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,8 +79,9 @@ FAST = {"content", "styles", "output", "size", "blend", "keep_color", "fast", "s
 def run_fast(options: argparse.Namespace) -> int:
     from ..samples.images import check_output
     from ..style.fast import stylize_fast
+    from ..style.pictures import record_of
 
-    refuse_overwriting([options.output], [options.content, *options.styles, options.net])
+    refuse_overwriting([options.output, record_of(options.output)], [options.content, *options.styles, options.net])
     check_output(options.output)
     chosen = {name: getattr(options, name) for name in ("net", "size", "strength", "blend", "keep_color")}
     picture = stylize_fast(options.content, options.styles, **chosen)
@@ -129,6 +131,7 @@ def run(options: argparse.Namespace) -> int:
     refuse_overwriting(written, read)
     check_output(options.output)
     if options.preview:
+        refuse_overwriting([options.preview], written)
         options.preview.mkdir(parents=True, exist_ok=True)
     with progress_bar("stylize") as bar:
 
@@ -137,13 +140,15 @@ def run(options: argparse.Namespace) -> int:
                 write_image(options.preview / f"{done:05}.jpg", to_image(info["sample"]()))
             bar(done, total, {"J": info["J"], "scale": info["scale"]})
 
-        picture = stylize(
-            options.content,
-            options.styles,
-            checkpoint=options.resume,
-            on_progress=on_progress,
-            **chosen,
-        )
+        try:
+            picture = stylize(
+                options.content, options.styles, checkpoint=options.resume, on_progress=on_progress, **chosen
+            )
+        except KeyboardInterrupt:
+            kept = options.resume and options.resume.exists()
+            how = f"the same command goes on from {options.resume}" if kept else "nothing is kept"
+            print(f"\nlikeness: interrupted; {how}", file=sys.stderr)
+            raise
     picture.save(options.output)
     if options.resume:  # not before: what is lost while the picture is written is hours
         options.resume.unlink(missing_ok=True)

@@ -24,6 +24,9 @@ def atomic_write(
     file that it replaces, or what is usual for a new one. Raises StorageError where the disk or the folder refuses.
     """
     target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        what = "a folder" if target.is_dir() else "a device or a pipe"
+        raise StorageError(f"cannot write {os.fspath(path)}: it is {what}, not a file")
     temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
     try:
         try:
@@ -50,7 +53,8 @@ def atomic_write(
         raise
     except OSError as error:
         reason = error.strerror or error
-        raise StorageError(f"cannot write {os.fspath(path)}: {reason} (disk full? folder read-only?)") from error
+        hint = "" if target.parent.is_dir() else "; there is no folder " + os.fspath(target.parent)
+        raise StorageError(f"cannot write {os.fspath(path)}: {reason}{hint}") from error
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

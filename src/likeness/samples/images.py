@@ -21,7 +21,7 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..errors import InvalidOption, TooManyPixels, UnreadableFile
+from ..errors import InvalidOption, StorageError, TooManyPixels, UnreadableFile
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | np.ndarray | Image.Image"
 
@@ -130,6 +130,10 @@ def write_image(path: str | os.PathLike[str], array: np.ndarray) -> None:
 def check_output(path: str | os.PathLike[str]) -> None:
     """Raises InvalidOption or StorageError, before the long work, where a picture could not be written to `path`."""
     target = Path(path)
+    if not target.suffix:
+        raise InvalidOption(f"{target}: the name must end in what kind of picture it is: .png, .jpg or .webp")
+    if target.exists() and not target.is_file():
+        raise StorageError(f"cannot write {target}: it is there, and is not a file")
     trial = target.with_name(f".{target.stem[:80]}.{secrets.token_hex(6)}{target.suffix}")
     try:
         write_image(trial, np.zeros((1, 1, 3), np.uint8))

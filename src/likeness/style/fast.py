@@ -13,11 +13,11 @@ import numpy as np
 
 from ..errors import InvalidOption
 from ..nets.opening import locate
-from ..samples.images import ImageSource, read_image, resized_shape, write_image
+from ..samples.images import ImageSource, read_image, resized_shape
 from . import adain, machine
 from .colour import match_colours, with_colours_of
 from .estimate import LEAST
-from .pictures import check_colours, several, to_image, to_sample
+from .pictures import check_colours, several, to_image, to_sample, write_recorded
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class FastPicture:
     settings: dict[str, Any]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        write_image(path, self.image)
+        """Write the picture, and beside it (NAME.json) what it was made from."""
+        write_recorded(path, self.image, self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """All but the picture, for JSON."""
@@ -68,6 +69,8 @@ def stylize_fast(
         path, fingerprint = locate(net, kind="adain", example="adain")
         opened = adain.load(path)
     photograph, *paintings = (read_image(one) for one in [content, *several(style)])
+    for one in (photograph, *paintings):
+        _check_size(opened, resized_shape(one.shape[:2], size))
     _check_memory(opened, resized_shape(photograph.shape[:2], size))
     picture, *styles = (to_sample(one, size) for one in [photograph, *paintings])
     if keep_color == "histogram":
@@ -77,6 +80,14 @@ def stylize_fast(
         made = with_colours_of(picture, made)
     settings = {"net": fingerprint, "size": size, "strength": strength, "blend": list(blend), "keep_color": keep_color}
     return FastPicture(to_image(made), time.monotonic() - began, settings)
+
+
+def _check_size(net: adain.Adain, shape: tuple[int, int]) -> None:
+    if min(shape) < net.smallest:
+        raise InvalidOption(
+            f"{shape[1]} x {shape[0]} pixels are too few; this net needs {net.smallest} along each side of the content "
+            "and of each style: choose a larger size"
+        )
 
 
 def _check_memory(net: adain.Adain, shape: tuple[int, int]) -> None:

@@ -319,6 +319,8 @@ def _regions(styles: Sequence[Style], spatial: tuple[int, ...]) -> list[int]:
     for style in styles:
         if style.region is not None and tuple(style.region.shape) != spatial:
             raise InvalidOption(f"a region of {tuple(style.region.shape)} does not fit a content of {spatial}")
+        if style.region is not None and not style.region.any():
+            raise InvalidOption("the mask of the content is black: nowhere would anything be painted")
         same = (i for i, one in enumerate(seen) if _same(one, style.region))
         numbers.append(next(same, len(seen)))
         if numbers[-1] == len(seen):

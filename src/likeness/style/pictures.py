@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import FingerprintMismatch, InvalidOption, UnreadableFile
+from ..errors import FingerprintMismatch, InvalidOption, StorageError, UnreadableFile
 from ..nets.opening import open_net
 from ..nets.perceptual import Vgg
 from ..nets.tiles import values
 from ..samples.files import atomic_write
-from ..samples.images import ImageSource, read_image, resized, write_image
+from ..samples.images import ImageSource, read_image, resized, resized_shape, write_image
+from . import machine
 from .colour import match_colours, with_colours_of
 from .estimate import Estimate
 from .objective import Style, cost_options, plain
@@ -41,9 +44,7 @@ class StylizedPicture:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the picture, and beside it (NAME.json) the settings and the trace of J: what `restylize` takes."""
-        record = json.dumps(self.run.to_dict(), indent=1).encode()
-        write_image(path, self.image)
-        atomic_write(record_of(path), record)
+        write_recorded(path, self.image, self.run.to_dict())
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +93,8 @@ def stylize(
     Raises UnreadableFile for what is no picture, WeightsError for a damaged encoder, FingerprintMismatch, InvalidOption
     and UnknownName for options that cannot be.
     """
-    task = _task(content, style, encoder, size, blend, masks, keep_color, init, fingerprint)
+    limit = run.get("memory_limit")
+    task = _task(content, style, encoder, size, blend, masks, keep_color, init, fingerprint, limit)
     first = _warm_up(task, run) if warm_up else None
     stylized = stylize_sample(task.net, task.picture, task.styles, init=task.start, warm_up=first, **run)
     sample = torch.from_numpy(stylized.sample)[None]
@@ -123,7 +125,7 @@ def estimate_stylize(
     bound.apply_defaults()
     run = bound.arguments.pop("run")
     warm_up = bound.arguments.pop("warm_up")
-    task = _task(**bound.arguments)
+    task = _task(**bound.arguments, memory_limit=run.get("memory_limit"))
     first = _warm_up(task, run) if warm_up else None
     read = time.monotonic() - began
     found = estimate_sample(task.net, task.picture, task.styles, init=task.start, warm_up=first, **run)
@@ -155,6 +157,16 @@ def restylize(record: str | os.PathLike[str], **changes: Any) -> StylizedPicture
     return stylize(*sources, **settings)
 
 
+def write_recorded(path: str | os.PathLike[str], image: np.ndarray, record: dict[str, Any]) -> None:
+    """Write a picture, and beside it what it was made from. Raises StorageError where one of them cannot be written."""
+    text = json.dumps(record, indent=1).encode()
+    write_image(path, image)
+    try:
+        atomic_write(record_of(path), text)
+    except StorageError as error:
+        raise StorageError(f"{os.fspath(path)} is written, but not its record: {error}") from error
+
+
 def record_of(path: str | os.PathLike[str]) -> Path:
     """The record beside a picture."""
     return Path(path).with_suffix(".json")
@@ -175,6 +187,7 @@ def _task(
     keep_color: str,
     init: str | os.PathLike[str],
     fingerprint: str | None,
+    memory_limit: int | None,
 ) -> _Task:
     check_colours(keep_color)
     sources = several(style)
@@ -186,8 +199,11 @@ def _task(
         raise FingerprintMismatch(
             f"the encoder {os.fspath(encoder)} has the fingerprint {opened.fingerprint}, but {fingerprint} is asked for"
         )
-    picture = to_bytes(read_image(content), size)
-    styles = [Style(to_bytes(read_image(one), size)) for one in sources]
+    images = [read_image(one) for one in [content, *sources]]
+    _check_memory([resized_shape(image.shape[:2], size) for image in images], size, memory_limit)
+    picture, *samples = (to_bytes(image, size) for image in images)
+    del images
+    styles = [Style(sample) for sample in samples]
     if keep_color == "histogram":
         styles = [replace(one, sample=match_colours(values(one.sample), values(picture)).clamp(0, 1)) for one in styles]
     if len(blend):
@@ -199,17 +215,23 @@ def _task(
         ]
     start: str | Tensor = str(init)
     if start not in ("content", "noise"):
+        if not os.path.lexists(init):
+            near = get_close_matches(str(init), ("content", "noise"), 1, 0.5)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise InvalidOption(
+                f"init is {start!r}; it must be 'content', 'noise' or a picture, and no file is called so{meant}"
+            )
         start = to_bytes(read_image(init), exact=tuple(picture.shape[2:]))
     settings = {
         "content": _named(content),
         "style": [_named(one) for one in sources],
-        "encoder": os.fspath(encoder),
+        "encoder": _named(encoder) if os.path.isfile(encoder) else os.fspath(encoder),
         "fingerprint": opened.fingerprint,
         "size": size,
         "blend": list(blend),
         "masks": [[_named(one) for one in pair] for pair in masks],
         "keep_color": keep_color,
-        "init": str(init),
+        "init": str(init) if isinstance(start, str) else _named(init),
     }
     return _Task(opened.net, picture, styles, start, plain(settings))
 
@@ -263,4 +285,16 @@ def check_shape(size: Sequence[int], wanted: Sequence[int], what: str, whose: st
 
 
 def _named(source: ImageSource) -> str | None:
-    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
+    """Where a file is, from whatever folder it is asked for."""
+    return os.path.abspath(source) if isinstance(source, (str, os.PathLike)) else None
+
+
+def _check_memory(shapes: Sequence[tuple[int, int]], size: int, limit: int | None) -> None:
+    """Raises InvalidOption where not even the pictures fit, before they are made so large."""
+    left = machine.available() if limit is None else limit
+    needed = 3 * (sum(map(math.prod, shapes)) + max(map(math.prod, shapes)))  # bytes, and one while it is turned round
+    if left is not None and needed > left:
+        raise InvalidOption(
+            f"size is {size}: the pictures alone would take {needed / 1e9:.1f} GB of memory, and {left / 1e9:.1f} GB "
+            f"can be had; choose a size below {int(size * math.sqrt(left / needed))}"
+        )

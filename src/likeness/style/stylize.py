@@ -237,6 +237,8 @@ def _asked(
 ) -> dict[str, Any]:
     """The options that say what a run does, plain: a run that goes on must have been given the same."""
     at_least(1, steps=steps, **({} if history is None else {"history": history}))
+    if not 0 <= seed < 2**63:
+        raise InvalidOption(f"seed is {seed}; it must be from 0 to below 2^63")
     if precision not in ("auto", "fp32", "bf16"):
         raise InvalidOption(f"precision is {precision!r}; it must be 'auto', 'fp32' or 'bf16'")
     settings = cost | {
