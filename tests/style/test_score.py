@@ -100,3 +100,10 @@ def test_a_content_of_another_shape(folder: Path) -> None:
     files = {"style": folder / "style.png", "encoder": folder / "vgg.safetensors"}
     with pytest.raises(InvalidOption, match="a content of 160 x 120 pixels does not have the shape of its picture"):
         style_score(np.zeros((50, 50, 3), np.uint8), content=folder / "content.png", **files, **COST)
+
+
+def test_a_cost_without_layers(folder: Path) -> None:
+    files = {"content": folder / "content.png", "style": folder / "style.png", "encoder": folder / "vgg.safetensors"}
+    for layers in ({"style_layers": {}}, {"style_layers": {}, "content_layers": {}}):
+        with pytest.raises(InvalidOption, match="style_layers names no layer"):
+            style_score(folder / "content.png", **files, **COST | layers)

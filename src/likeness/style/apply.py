@@ -103,7 +103,7 @@ def apply(
     opened = net if isinstance(net, Net) else open_net(net)
     image = read_image(picture)
     check(opened, resized_shape(image.shape[:2], size), max_memory)
-    return to_bytes(opened.paint(to_floats(resized(image, size))))
+    return to_image(opened.paint(to_sample(resized(image, size))))
 
 
 def check(net: Net, spatial: Sequence[int], max_memory: int = MEMORY) -> None:
@@ -132,12 +132,12 @@ def _fitting(net: Net, spatial: Sequence[int], max_memory: int, most: int) -> in
     return 0
 
 
-def to_floats(image: np.ndarray) -> np.ndarray:
+def to_sample(image: np.ndarray) -> np.ndarray:
     """(h, w, 3) uint8 -> (1, 3, h, w) float32, 0...1."""
     return np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
 
 
-def to_bytes(sample: np.ndarray) -> np.ndarray:
+def to_image(sample: np.ndarray) -> np.ndarray:
     """(1, 3, h, w), 0...1 -> (h, w, 3) uint8, rounded."""
     return np.ascontiguousarray(np.rint(sample[0].clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0))
 

@@ -19,7 +19,7 @@ from ..progress import Progress
 from ..samples.files import atomic_write, overwritten
 from ..samples.images import read_image, resized, resized_shape, write_image
 from ..samples.video import Frame, read_film, read_frames, write_film
-from .apply import MEMORY, Net, check, open_net, to_bytes, to_floats
+from .apply import MEMORY, Net, check, open_net, to_image, to_sample
 
 SAME = 0.06  # a change of the input by so much (0...1) counts as movement: noise lies below, edges that move above
 AROUND = 2  # pixels on each side over which a change is averaged, so that noise evens out
@@ -104,18 +104,18 @@ def stylize_video(
 
 def _painted(net: Net, image: np.ndarray, before: tuple[np.ndarray, np.ndarray] | None, smoothing: float) -> np.ndarray:
     """The frame as the net paints it, pulled towards what was painted before where the film stands still."""
-    result = net.paint(to_floats(image))
+    result = net.paint(to_sample(image))
     if before is not None and smoothing:
         pull = np.float32(smoothing) * stillness(before[0], image)
-        result = result + pull * (to_floats(before[1]) - result)
-    return to_bytes(result)
+        result = result + pull * (to_sample(before[1]) - result)
+    return to_image(result)
 
 
 def stillness(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """1 where two frames (h, w, 3) uint8 are alike around a pixel, towards 0 where they differ: `exp(-|dI|^2/s^2)`,
     |dI|^2 the largest within a stroke's reach of the squared differences (0...1), each a mean over colours and a
     window; (h, w) float32."""
-    change = _window_mean(np.square(to_floats(b) - to_floats(a)).mean((0, 1)), AROUND)
+    change = _window_mean(np.square(to_sample(b) - to_sample(a)).mean((0, 1)), AROUND)
     for axis in (0, 1):
         width = [(0, 0), (0, 0)]
         width[axis] = (STROKE, STROKE)
