@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..errors import InvalidOption
 from ..nets.perceptual import Vgg, smallest, stride
-from ..nets.tiles import check_tile, extent, halo
+from ..nets.tiles import check_tile, extent, halo, release
 from . import machine
 from .curvature import BLOCK, SETTLED
 from .descent import Descent
@@ -209,6 +209,7 @@ def fit(
     The warm-up is left out where it does not fit: it never costs the run its tile or its pairs.
     Raises InvalidOption where it cannot fit, with what would.
     """
+    release()  # what can be had again does not count
     base = machine.resident()
     planned = most = memory_limit
     if memory_limit is not None:
