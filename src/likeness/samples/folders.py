@@ -65,7 +65,7 @@ def read_subjects(folder: str | os.PathLike[str]) -> list[Sample]:
     for path in _visible(folder):
         if path.is_dir():
             samples += [Sample(_name(path.name), picture) for picture in _below(path)]
-        elif _is_picture(path):
+        elif is_picture(path):
             samples.append(Sample(_name(path.stem), path))
     if not samples:
         raise UnreadableFile(f"{folder}: no pictures found; subjects are folder/NAME/*.jpg or folder/NAME.jpg")
@@ -79,7 +79,7 @@ def _below(folder: Path) -> list[Path]:
     pictures = []
     for parent, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        pictures += [Path(parent, name) for name in files if _is_picture(Path(name))]
+        pictures += [Path(parent, name) for name in files if is_picture(Path(name))]
     return sorted(pictures)
 
 
@@ -90,7 +90,8 @@ def _visible(folder: Path) -> list[Path]:
         raise UnreadableFile(f"{folder}: {error.strerror}") from None
 
 
-def _is_picture(path: Path) -> bool:
+def is_picture(path: Path) -> bool:
+    """By its name: one of `SUFFIXES`, and not hidden."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 

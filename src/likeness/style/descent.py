@@ -34,6 +34,8 @@ WORSE = 3.0  # J above this many times the lowest counts as a failed step
 class Descent:
     """A walk that can be stopped, stored and taken up again: the sample `x`, the best one seen, and the trace of J.
 
+    level: the lowest J since the last failed step, by which steps are judged: a compact best sample has another J than
+    `best_J`.
     history: pairs that L-BFGS remembers. compact: they are kept in bfloat16, and the best sample in float16, of which a
     picture of 8 bits shows nothing: half the memory, for samples that fill it.
     """
@@ -45,9 +47,7 @@ class Descent:
     rate: float = 0.0
     factor: float = 0.0
     best_J: float = math.inf
-    level: float = (
-        math.inf
-    )  # the lowest J since the last failed step: a compact best sample has another J than `best_J`
+    level: float = math.inf
     best: Tensor = field(default_factory=lambda: torch.empty(0))
     trace: list[float] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=dict)

@@ -55,9 +55,9 @@ class Stylized:
 
     def to_dict(self) -> dict[str, Any]:
         """All but the sample, for JSON."""
-        plain = {name: getattr(self, name) for name in ("seconds", "steps", "peak_memory_bytes", "settings")}
+        rest = {name: getattr(self, name) for name in ("seconds", "steps", "peak_memory_bytes", "settings")}
         J = [value if math.isfinite(value) else None for value in self.J]  # a step that failed
-        return {"J": J, "parts": self.parts.to_dict(), **plain}
+        return {"J": J, "parts": self.parts.to_dict(), **rest}
 
 
 def stylize_sample(

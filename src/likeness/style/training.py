@@ -23,8 +23,8 @@ from ..nets import digest
 from ..nets.activations import activations, listening
 from ..nets.perceptual import Architecture, Vgg, save, until
 from ..progress import Progress
-from ..samples.folders import list_images
-from ..samples.images import SUFFIXES, read_image
+from ..samples.folders import is_picture, list_images
+from ..samples.images import read_image
 from .objective import check_layers
 from .pictures import open_encoder
 
@@ -206,7 +206,7 @@ def read_pictures(sources: Sequence[str | os.PathLike[str]], on_progress: Progre
         else:
             try:
                 with zipfile.ZipFile(source) as file:
-                    for name in sorted(filter(_is_picture, file.namelist())):
+                    for name in sorted(filter(_counts, file.namelist())):
                         where = f"{source}, {name}"
                         images.append(read_image(file.read(name)))
             except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # RuntimeError: a password
@@ -216,11 +216,10 @@ def read_pictures(sources: Sequence[str | os.PathLike[str]], on_progress: Progre
     return images
 
 
-def _is_picture(name: str) -> bool:
-    """Of a zip's entries, those that `list_images` would take in a folder; what a Mac adds begins with a dot."""
-    return Path(name).suffix.lower() in SUFFIXES and not any(
-        part.startswith((".", "__MACOSX")) for part in Path(name).parts
-    )
+def _counts(name: str) -> bool:
+    """Of a zip's entries, those that `list_images` would take in a folder, without what a Mac adds."""
+    path = Path(name)
+    return is_picture(path) and not any(folder.startswith((".", "__MACOSX")) for folder in path.parts[:-1])
 
 
 def practice(
