@@ -132,7 +132,7 @@ def test_from_a_folder_to_an_encoder_with_a_name(
         for i in range(4):
             crop = np.clip(colour + rng.normal(0, 25, (112, 112, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(crop).save(tmp_path / "people" / f"p{subject:02}" / f"{i}.png")
-    enc = tmp_path / "enc.safetensors"
+    enc = tmp_path / "new" / "folder" / "enc.safetensors"
     options = "--steps 6 --every 3 --batch 16 --widths 8 16 --blocks 1 0 --sizes 32 --shares 1 --warmup 2 --margin 0.3"
     result = cli(
         "train", "recognition", tmp_path / "people", "-o", enc, *options.split(), "--precision", "fp32", "--json"
@@ -166,11 +166,9 @@ def test_photographs_are_aligned(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("fake")
-def test_a_place_that_cannot_be_written_or_is_read_is_found_before_the_work(cli: Cli, tmp_path: Path) -> None:
+def test_an_output_that_is_read_is_found_before_the_work(cli: Cli, tmp_path: Path) -> None:
     seen.clear()
     (tmp_path / "teacher.npz").write_bytes(b"a teacher")
     same = cli("train", "recognition", "people", "-o", tmp_path / "teacher.npz", "--teacher", tmp_path / "teacher.npz")
     assert same.status == 2 and "would be replaced" in same.err
-    gone = cli("train", "recognition", "people", "-o", tmp_path / "no" / "net.safetensors")
-    assert gone.status == 2 and "no such folder" in gone.err
     assert not seen and (tmp_path / "teacher.npz").read_bytes() == b"a teacher"

@@ -37,7 +37,7 @@ def test_the_loss_falls(folder: Path, tmp_path: Path) -> None:
     seen: list = []
     out = train_detector(
         folder,
-        out=tmp_path / "d.safetensors",
+        out=tmp_path / "new" / "d.safetensors",
         steps=40,
         optimizer="adamw",
         lr=5e-3,

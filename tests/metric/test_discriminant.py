@@ -84,7 +84,7 @@ def test_what_cannot_be() -> None:
 
 def test_an_encoder_with_another_last_layer(people: Path, tmp_path: Path) -> None:
     """Solved for on the people that are not held out, from crops and their mirror images; all else stays."""
-    start, out = tmp_path / "start.safetensors", tmp_path / "new.safetensors"
+    start, out = tmp_path / "start.safetensors", tmp_path / "new" / "net.safetensors"
     torch.manual_seed(0)
     tower = identity.Tower(identity.Architecture(widths=(8, 16), blocks=(1, 1), code_length=8)).eval()
     identity.save(tower, start)

@@ -44,10 +44,10 @@ def gap(net: identity.Tower, x: Tensor, subjects: np.ndarray) -> float:
 def test_the_last_stages_learn_and_nothing_else(people: Path, start: Path, tmp_path: Path, stages: int) -> None:
     seen: list[tuple[int, int, dict]] = []
     result = train_fine_tuning(
-        people, init=start, out=tmp_path / "new.safetensors", stages=stages, steps=25, batch=64, lr=1e-3,
+        people, init=start, out=tmp_path / "new" / "net.safetensors", stages=stages, steps=25, batch=64, lr=1e-3,
         on_progress=lambda *call: seen.append(call),
     )  # fmt: skip
-    before, after = identity.load(start), identity.load(tmp_path / "new.safetensors")
+    before, after = identity.load(start), identity.load(tmp_path / "new" / "net.safetensors")
     assert after.architecture == before.architecture
     frozen = tuple(f"stages.{i}." for i in range(3 - stages))
     for (name, old), new in zip(before.state_dict().items(), after.state_dict().values(), strict=True):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from likeness.errors import StorageError, UnreadableFile
-from likeness.samples.files import atomic_write, overwritten
+from likeness.samples.files import atomic_write, check_writable, overwritten, writable
 
 
 def left(folder):
@@ -51,6 +51,32 @@ def test_a_folder_that_is_none_is_a_storage_error(tmp_path, name):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="cannot write"):
         atomic_write(tmp_path / name, b"x")
+
+
+def test_a_place_is_checked_before_the_work(tmp_path):
+    """`check_writable` leaves everything as it is; `writable` makes the folder."""
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="no such folder"):
+        check_writable(tmp_path / "new" / "a")
+    assert left(tmp_path) == ["file"]
+    for check in (check_writable, writable):
+        check(tmp_path / "a")
+        with pytest.raises(StorageError, match="it is a folder"):
+            check(tmp_path)
+        with pytest.raises(StorageError, match="device"):
+            check("/dev/null")
+    with pytest.raises(StorageError, match="cannot make the folder"):
+        writable(tmp_path / "file" / "a")
+    assert writable(tmp_path / "new" / "er" / "a") == tmp_path / "new" / "er" / "a"
+    assert left(tmp_path / "new" / "er") == []
+
+
+def test_a_folder_that_is_read_only_is_found_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: not (mode & os.W_OK and Path(path) == tmp_path / "locked"))
+    (tmp_path / "locked").mkdir()
+    for check in (check_writable, writable):
+        with pytest.raises(StorageError, match="read-only"):
+            check(tmp_path / "locked" / "a")
 
 
 def test_follows_a_symbolic_link(tmp_path):

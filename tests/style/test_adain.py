@@ -205,12 +205,13 @@ DEEP = {"layer": "relu4_1", "widths": (4, 5, 6, 7)}
 def test_training_lowers_both_losses(folders: dict[str, Path], tmp_path: Path, deep: dict[str, Any]) -> None:
     pictures, styles, options = folders["pictures"], folders["styles"], SMALL | {"encoder": folders["encoder"]} | deep
     short, long = (
-        train_adain(pictures, styles, out=tmp_path / f"{n}.safetensors", steps=n, every=n, **options) for n in (2, 60)
+        train_adain(pictures, styles, out=tmp_path / str(n) / "net.safetensors", steps=n, every=n, **options)
+        for n in (2, 60)
     )
     assert long.content < 0.95 * short.content and long.style < 0.8 * short.style
-    made = load(tmp_path / "60.safetensors").stylize(torch.rand(1, 3, 33, 40), [torch.rand(1, 3, 32, 32)])
+    made = load(tmp_path / "60" / "net.safetensors").stylize(torch.rand(1, 3, 33, 40), [torch.rand(1, 3, 32, 32)])
     assert made.shape == (1, 3, 33, 40)
-    assert load(tmp_path / "60.safetensors").step == (8 if deep else 4)
+    assert load(tmp_path / "60" / "net.safetensors").step == (8 if deep else 4)
 
 
 def test_a_whole_vgg19_ends_where_its_statistics_are_taken(folders: dict[str, Path], tmp_path: Path) -> None:

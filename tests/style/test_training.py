@@ -38,14 +38,16 @@ SMALL: dict[str, Any] = {"widths": (6, 8, 8, 10), "size": 32, "batch": 4, "warmu
 
 
 def test_the_student_explains_the_teacher(pictures: Path, teacher: Path, tmp_path: Path) -> None:
-    result = train_perceptual(pictures, out=tmp_path / "slim.safetensors", teacher=teacher, steps=80, every=40, **SMALL)
+    result = train_perceptual(
+        pictures, out=tmp_path / "new" / "slim.safetensors", teacher=teacher, steps=80, every=40, **SMALL
+    )
     torch.manual_seed(0)
     tests = [torch.rand(1, 3, 32, 32) for _ in range(3)]
     untrained = unexplained(Vgg(Architecture(widths=(6, 8, 8, 10), depths=(1, 1, 1, 1))), load(teacher), tests)
     assert set(result.unexplained) == set(LAYERS)
     assert result.unexplained["relu1_1"] < 0.15
     assert result.unexplained["relu4_1"] < 0.9 * untrained["relu4_1"]
-    slim = load(tmp_path / "slim.safetensors")
+    slim = load(tmp_path / "new" / "slim.safetensors")
     assert [name for name, _ in slim.named_children()][-1] == "relu4_1"
 
 

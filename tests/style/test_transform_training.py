@@ -40,7 +40,7 @@ def train(folder: Path, out: Path, **options: Any) -> Any:
 
 
 def test_J_falls_and_stability_calms(folder: Path, tmp_path: Path) -> None:
-    first = train(folder, tmp_path / "a.safetensors", steps=2, every=2)
+    first = train(folder, tmp_path / "new" / "a.safetensors", steps=2, every=2)
     trained = train(folder, tmp_path / "b.safetensors", steps=60, every=60, stability_weight=0.0, lr=1e-2)
     calm = train(folder, tmp_path / "c.safetensors", steps=60, every=60, stability_weight=300.0, lr=1e-2)
     assert trained.J < 0.7 * first.J and trained.J < 1

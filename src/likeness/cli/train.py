@@ -14,7 +14,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..samples.files import check_writable
 from .common import json_option, need_torch, print_json, progress_bar, refuse_overwriting
 
 TRAINERS = {
@@ -118,7 +117,6 @@ def run(options: argparse.Namespace) -> int:
         given = [value for name, value in values.items() if name not in OUTPUTS]
         words = [one for value in given for one in (value if isinstance(value, tuple) else (value,))]
         refuse_overwriting([written], [one for one in words if isinstance(one, (str, Path))])
-        check_writable(written)
     with progress_bar(f"train {options.what}") as on_progress:
         places = [values.pop(name) for name in by_place]
         result = function(*places, **values, **_tools(function), on_progress=on_progress)

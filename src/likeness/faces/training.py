@@ -18,6 +18,7 @@ from ..metric.loop import Batch, Schedule, check_fit, fit, seeded
 from ..metric.losses import Terms
 from ..metric.processes import Processes
 from ..progress import Progress
+from ..samples.files import writable
 from . import net as nets
 from .assignment import detection_loss
 from .augment import Canvas, Pictures
@@ -85,6 +86,7 @@ def train_detector(
     at_least(1, batch=batch)
     if not 0 <= plain <= 1:
         raise InvalidOption(f"plain is {plain}; it must be a share from 0 to 1")
+    out = writable(out)
     photos = [p for p in read_labels(folder, labels) if not held_out(p)]
     if not any(p.sure.any() for p in photos):
         raise InvalidOption(f"no photograph in {folder} has a labelled face to train on")
@@ -132,7 +134,7 @@ def train_detector(
             on_checkpoint=keep,
             on_progress=on_progress,
         )
-    return Path(out)
+    return out
 
 
 def _architecture(widths: tuple[int, ...], blocks: tuple[int, ...], pyramid: int) -> nets.DetectorArchitecture:

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from ..errors import InvalidOption, at_least
 from ..nets.classifier import Architecture, Classifier, save
 from ..progress import Progress
+from ..samples.files import writable
 from ..samples.images import squared
 from .augment import augment_things, to_input
 from .data import Crops, load_crops
 from .loop import Schedule, check_fit, fit, seeded
 from .losses import Terms
 from .plan import check_sizes, size_at
-from .training import shuffled, writable
+from .training import shuffled
 
 HELD_OUT = 10  # of each class every so many pictures one is never trained on, where no folder says which
 
@@ -101,7 +102,7 @@ def train_classifier(
     check_sizes(sizes, shares)
     at_least(1, side=side)
     at_least(2, batch=batch)
-    out = writable(Path(out))
+    out = writable(out)
     train, held = read_classes([folder, *more_folders], side=side, on_progress=on_progress)
     for size in sizes:
         _ = Architecture(classes=train.names, size=size, widths=tuple(widths))  # raises where the net needs more

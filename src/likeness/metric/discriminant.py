@@ -17,8 +17,9 @@ from ..errors import InvalidOption
 from ..nets import identity
 from ..nets.activations import activations
 from ..progress import Progress
+from ..samples.files import writable
 from .data import Align, Crops, held_out, load_crops
-from .training import MOST_STRANGERS, SIZE, Trained, held_out_figures, inputs, tower_of_pictures, writable
+from .training import MOST_STRANGERS, SIZE, Trained, held_out_figures, inputs, tower_of_pictures
 
 LAYER = "norm"  # of the tower: what its last, linear layer makes a code of
 
@@ -92,7 +93,7 @@ def train_discriminant(
     if not 0 < ridge < float("inf"):
         raise InvalidOption(f"ridge is {ridge}; it must be above 0")
     tower = tower_of_pictures(Path(init))
-    out = writable(Path(out))
+    out = writable(out)
     crops = load_crops(folder, align=align, size=SIZE, cache=cache, on_progress=on_progress)
     held = held_out(crops.subjects)
     rows = np.flatnonzero(~held)

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from ..errors import InvalidOption, at_least
 from ..nets import identity
 from ..progress import Progress
+from ..samples.files import writable
 from .data import Align, Crops, held_out, load_crops
 from .loop import CollapseAlarm, Schedule, check_fit, fit
 from .losses import ArcFace, Terms
-from .training import MOST_STRANGERS, SIZE, Trained, held_out_figures, inputs, shuffled, tower_of_pictures, writable
+from .training import MOST_STRANGERS, SIZE, Trained, held_out_figures, inputs, shuffled, tower_of_pictures
 
 WARMUP = 30  # steps
 
@@ -70,7 +71,7 @@ def train_fine_tuning(
         raise InvalidOption(f"{init} takes crops of {tower.architecture.size} pixels, not {SIZE}")
     if stages > len(tower.stages):
         raise InvalidOption(f"stages is {stages}, but the net has {len(tower.stages)}")
-    out = writable(Path(out))
+    out = writable(out)
     crops = load_crops(folder, align=align, size=SIZE, cache=cache, on_progress=on_progress)
     held = held_out(crops.subjects)
     rows = np.flatnonzero(~held)

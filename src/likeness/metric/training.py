@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import InvalidOption, StorageError
+from ..errors import InvalidOption
 from ..nets import identity
 from ..progress import Progress
+from ..samples.files import writable
 from . import distillation, heads, losses
 from .augment import augment, draw_moves, to_input
 from .data import Align, Crops, held_out, load_crops
@@ -146,7 +147,7 @@ def train_recognition(
     if unlabelled and plan.labelled:
         raise InvalidOption(f"loss {loss!r} compares subjects; unlabelled faces serve 'distillation' only")
     tower = _tower(plan)
-    out = writable(Path(out))
+    out = writable(out)
     crops = load_crops(folder, unlabelled, align=align, size=SIZE, cache=plan.cache, on_progress=on_progress)
     held = held_out(crops.subjects)
     lesson = Lesson(plan, tower, crops, np.flatnonzero(~held), on_progress)
@@ -203,15 +204,6 @@ def tower_of_pictures(file: Path) -> identity.Tower:
     if (tower.architecture.spatial_dims, tower.architecture.in_channels) != (2, 3):
         raise InvalidOption(f"{file} is no encoder of colour pictures")
     return tower
-
-
-def writable(out: Path) -> Path:
-    """`out`, whose folder is there now. Raises StorageError."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot make the folder of {out}: {error.strerror or error}") from error
-    return out
 
 
 class Lesson:

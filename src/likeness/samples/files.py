@@ -24,9 +24,7 @@ def atomic_write(
     file that it replaces, or what is usual for a new one. Raises StorageError where the disk or the folder refuses.
     """
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        what = "a folder" if target.is_dir() else "a device or a pipe"
-        raise StorageError(f"cannot write {os.fspath(path)}: it is {what}, not a file")
+    _check_kind(path)
     temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
     try:
         try:
@@ -59,8 +57,20 @@ def atomic_write(
 
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raises StorageError, before long work, where a file could not be written to `path`."""
-    if not os.access(Path(path).parent, os.W_OK):
+    _check_kind(path)
+    if not os.access(Path(os.path.realpath(path)).parent, os.W_OK):
         raise StorageError(f"cannot write {os.fspath(path)}: there is no such folder, or it is read-only")
+
+
+def writable(path: str | os.PathLike[str]) -> Path:
+    """`path`, whose folder is there now and lets a file be written. Raises StorageError, before long work."""
+    out = Path(path)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make the folder of {out}: {error.strerror or error}") from error
+    check_writable(out)
+    return out
 
 
 def overwritten(
@@ -69,6 +79,12 @@ def overwritten(
     """The first of `targets` that is the same file as one of `inputs`, by whatever name or link; None where none is."""
     taken = {_identity(path) for path in inputs}
     return next((path for path in targets if _identity(path) in taken), None)
+
+
+def _check_kind(path: str | os.PathLike[str]) -> None:
+    if os.path.exists(path) and not os.path.isfile(path):
+        what = "a folder" if os.path.isdir(path) else "a device or a pipe"
+        raise StorageError(f"cannot write {os.fspath(path)}: it is {what}, not a file")
 
 
 def _identity(path: str | os.PathLike[str]) -> object:

@@ -17,6 +17,7 @@ from ..nets import digest
 from ..nets.activations import activations
 from ..nets.perceptual import Vgg, until
 from ..progress import Progress
+from ..samples.files import writable
 from .adain import Adain, Decoder, adain, load, save, statistics, untrained
 from .objective import check_layers, known
 from .pictures import open_encoder
@@ -101,6 +102,7 @@ def train_adain(
     check_layers(judge, LAYERS)
     known(layer, LAYERS, "layer")
     net = until(judge, layer)
+    out = writable(out)
     train, unseen = practice([pictures, *more_pictures], size, on_progress)
     painted, unseen_styles = practice([styles], size, on_progress, least=1)
     with seeded(seed):

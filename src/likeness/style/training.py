@@ -23,6 +23,7 @@ from ..nets import digest
 from ..nets.activations import activations, listening
 from ..nets.perceptual import Architecture, Vgg, save, until
 from ..progress import Progress
+from ..samples.files import writable
 from ..samples.folders import is_picture, list_images
 from ..samples.images import read_image
 from .objective import check_layers
@@ -108,6 +109,7 @@ def train_perceptual(
     depths = large.architecture.depths
     if len(widths) != len(depths):
         raise InvalidOption(f"widths {widths} must name {len(depths)} blocks")
+    out = writable(out)
     train, held = practice([pictures, *more_pictures], size, on_progress)
     with seeded(seed):
         student = Vgg(Architecture(widths=tuple(widths), depths=depths, mean=(0.5,), scale=(0.25,)))

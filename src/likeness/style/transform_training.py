@@ -17,6 +17,7 @@ from ..nets import digest
 from ..nets.activations import activations
 from ..nets.tiles import within
 from ..progress import Progress
+from ..samples.files import writable
 from ..samples.images import read_image
 from .objective import Objective, Style, cost_options, objective
 from .pictures import open_encoder, to_sample
@@ -105,6 +106,7 @@ def train_style(
         raise InvalidOption(f"batch is {batch}; it must be 1, 2, 3 or a multiple of {GROUP}")
     if not stability_weight >= 0:
         raise InvalidOption(f"stability_weight is {stability_weight}; it must be at least 0")
+    out = writable(out)
     train, unseen = practice(pictures, size, on_progress)
     cost = cost_options(content_weight=content_weight, style_weight=style_weight, tv_weight=tv_weight)
     painting = to_sample(read_image(style), style_size)
