@@ -2,7 +2,7 @@
 
 With `--strict` the exit code is 1 where one of them does not meet a target.
 
-`triplets.py`, `contact_sheet.py` (hours) and `open_set.py` (needs a file of codes) are run by hand.
+By hand: `triplets.py`, `vgg19.py`, `peers.py`, `contact_sheet.py` (hours), `open_set.py` (needs a file of codes).
 """
 
 import argparse
@@ -20,7 +20,7 @@ def main() -> int:
     add_strict(parser)
     more = ["--strict"] if parser.parse_args().strict else []
     status = 0
-    for name in ("speed", "gallery", "detector"):
+    for name in ("speed", "gallery", "detector", "style", "estimate"):
         print(f"== {name}", flush=True)
         status |= subprocess.run([sys.executable, str(HERE / f"{name}.py"), *more], check=False).returncode
     return status

@@ -12,9 +12,9 @@ auto   the same in bfloat16, where this machine is faster with it; its evaluatio
 All minimise the same J, of the picture clipped to 0...1, with the gradient masked where a step would lead further out.
 J is judged in float32: the traces of float32 runs are such, a bfloat16 run is judged at every tenth evaluation, and
 judging does not count. Time is CPU time of one thread, which other work on the machine disturbs least; everything that
-a run does counts, from targets and warm-up on. Each run is kept as OUT/PAIR-METHOD.json; a rerun goes on with those
-that are missing (ours end at what plain reached, so it comes first). Shares are of plain's own time to the same J; a
-run that never reaches it has none.
+a run does counts, from targets and warm-up on. Each run is kept as OUT/PAIR-METHOD.json, with what it was made with; a
+rerun goes on with those that are missing or were made otherwise (ours end at what plain reached, so it comes first).
+Shares are of plain's own time to the same J; a run that never reaches it has none. Targets are of all six pairs.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from plain import outward
 from targets import Target, add_strict, data_folder, report, said, status
 from torch import Tensor
 
+from likeness.nets.opening import open_net
 from likeness.nets.perceptual import Vgg
 from likeness.nets.precision import bfloat16_is_faster
 from likeness.samples.images import read_image
@@ -144,6 +145,14 @@ def summary(pairs: list[dict[str, Trace]]) -> dict[str, float]:
     }
 
 
+def made_with(options: Any, method: str, goal: float) -> dict[str, Any]:
+    """What a run's time depends on, beside the machine. goal: the J at which ours may end."""
+    names = ("vgg19_normalised_relu4_1.npz", "vgg-slim")[: 1 if method == "plain" else 2]
+    nets = [open_net(options.data / "weights" / name if name.endswith(".npz") else name).fingerprint for name in names]
+    found = {"size": options.size, "evaluations": options.evaluations, "nets": nets, "style_weight": BETA}
+    return found if method == "plain" else found | {"history": options.history, "goal": goal}
+
+
 def measure(options: Any, content_name: str, style_name: str, method: str, goal: float) -> Trace:
     """goal: the J at which ours may end."""
     pictures = options.data / "style"
@@ -163,12 +172,15 @@ def measured(options: Any, content: str, style: str, methods: list[str]) -> dict
     """What lies in OUT, and what is missing there of `methods`."""
     pair: dict[str, Trace] = {}
     for method in METHODS:
-        file = options.out / f"{content}-{style}-{options.size}-{options.evaluations}-{method}.json"
-        if not file.exists() and method in methods:
-            goal = min((J for _, J in pair.get("plain", [])), default=0.0)
-            file.write_text(json.dumps(measure(options, content, style, method, goal)))
-        if file.exists():
-            pair[method] = json.loads(file.read_text())
+        file = options.out / f"{content}-{style}-{method}.json"
+        goal = min((J for _, J in pair.get("plain", [])), default=0.0)
+        wanted = made_with(options, method, goal)
+        kept = json.loads(file.read_text()) if file.exists() else {}
+        if kept.get("made_with") != wanted and method in methods:
+            kept = {"made_with": wanted, "trace": measure(options, content, style, method, goal)}
+            file.write_text(json.dumps(kept))
+        if kept.get("made_with") == wanted:
+            pair[method] = kept["trace"]
             print(f"{content} x {style}, {method}: {pair[method][-1][0]:.0f} s", flush=True)
     return pair
 
@@ -197,10 +209,12 @@ def main() -> int:
             shown = ", ".join(f"{k} {'–' if v is None else format(v, '.0%')}" for k, v in shares(pair).items())
             print(f"{content} x {style}: {shown}", flush=True)
     bounds = {"fp32": 0.8, "auto": 0.35}  # of machines with AMX; 0.5 where bfloat16 is at least twice as fast
-    found = summary(pairs)
-    targets = [Target(f"{name} {level:g}", bound) for name, bound in bounds.items() for level in LEVELS]
+    found = summary(pairs) | {"pairs": len(pairs)}
+    targets = [Target("pairs", len(PAIRS), least=True)]
+    targets += [Target(f"{name} {level:g}", bound) for name, bound in bounds.items() for level in LEVELS]
     (options.out / "vgg19.json").write_text(json.dumps({"shares": found, "targets": report(targets, found)}, indent=1))
-    print(said(targets, found))
+    shown = ", ".join(f"{name} {value:.0%}" for name, value in summary(pairs).items())
+    print(f"mean of {len(pairs)} pairs: {shown} | {said(targets, found)}")
     return status(all(target.met(found) for target in targets), strict=options.strict)
 
 

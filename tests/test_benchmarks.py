@@ -172,6 +172,8 @@ def test_all_of_them_end_like_the_worst(monkeypatch: pytest.MonkeyPatch) -> None
         ("speed", "--strict"),
         ("gallery", "--strict"),
         ("detector", "--strict"),
+        ("style", "--strict"),
+        ("estimate", "--strict"),
     ]
 
 
@@ -269,6 +271,27 @@ def test_time_to_a_level_of_j() -> None:
     assert vgg19.shares(pair) == expected
     other = {"plain": pair["plain"], "fp32": [(4.0, 50.0)], "auto": [(1.0, 50.0)]}
     assert vgg19.summary([pair, other]) == {"fp32 1": 0.75, "fp32 1.05": (0.375 + 1) / 2, "auto 1.05": (0.1 + 0.25) / 2}
+
+
+def test_runs_are_kept_for_what_they_were_made_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the targets are those of all pairs: one alone meets none."""
+    vgg19 = importlib.import_module("vgg19")
+    made: list[tuple[str, float]] = []
+
+    def measure(options: object, content: str, style: str, method: str, goal: float) -> list[tuple[float, float]]:
+        made.append((method, goal))
+        return [(1.0, 90.0), (2.0 if method == "plain" else 1.0, 50.0)]
+
+    monkeypatch.setattr(vgg19, "measure", measure)
+    monkeypatch.setattr(vgg19, "open_net", lambda name: type("Net", (), {"fingerprint": str(name)}))
+    small = ("plain", "fp32", "--pairs", 1, "--out", tmp_path, "--data", tmp_path)
+    assert run(vgg19, monkeypatch, *small, "--strict") == 1
+    assert made == [("plain", 0.0), ("fp32", 50.0)]
+    assert run(vgg19, monkeypatch, *small) == 0 and len(made) == 2
+    assert run(vgg19, monkeypatch, *small, "--history", 10) == 0 and made[2:] == [("fp32", 50.0)]
+    found = json.loads((tmp_path / "vgg19.json").read_text())
+    assert found["shares"] == {"fp32 1": 0.5, "fp32 1.05": 0.5, "pairs": 1}
+    assert {one["target"]: one["met"] for one in found["targets"]}["pairs >= 6"] is False
 
 
 def test_plain_torch_minimises_the_same_j() -> None:

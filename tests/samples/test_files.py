@@ -79,6 +79,25 @@ def test_a_folder_that_is_read_only_is_found_before_the_work(tmp_path, monkeypat
             check(tmp_path / "locked" / "a")
 
 
+def test_a_power_cut_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):
+    """The bytes are on the disk before they take the name, and the name is when the function returns."""
+    done = []
+    sync, replace = os.fsync, os.replace
+
+    def noted_sync(handle):
+        done.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else os.fstat(handle).st_size)
+        sync(handle)
+
+    def noted_replace(*names):
+        done.append("replaced")
+        replace(*names)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    atomic_write(tmp_path / "a", b"seven..")
+    assert done == [7, "replaced", "folder"]
+
+
 def test_follows_a_symbolic_link(tmp_path):
     (tmp_path / "real").write_bytes(b"old")
     (tmp_path / "link").symlink_to(tmp_path / "real")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from likeness.style.curvature import RINGS
+RINGS = 16
 
 
 def forward(net: object, x: np.ndarray, layers: Sequence[str]) -> dict[str, np.ndarray]:

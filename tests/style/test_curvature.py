@@ -104,6 +104,19 @@ def test_a_bowl_whose_axes_are_frequencies_is_found(size: tuple[int, ...]) -> No
     assert float((y.numpy() * mine).sum()) == pytest.approx(float((s * y).sum()), rel=1e-9)  # y'My = y's
 
 
+def test_pairs_fade() -> None:
+    """Each new pair counts a tenth, those before it nine."""
+    state: dict[str, Any] = {}
+    shape, found = torch.Size([1, 3, 6, 7]), []
+    for number in range(3):
+        s, y = (sample((6, 7), 2 * number + i).flatten() for i in (0, 1))
+        curvature.look(state, s, y, 2.0, shape)
+        found.append(torch.stack([curvature.by_frequency(one, shape) / 2 for one in (s, y)]))
+    expected = 0.9 * (0.9 * found[0] + 0.1 * found[1]) + 0.1 * found[2]
+    torch.testing.assert_close(state["covariances"], expected)
+    torch.testing.assert_close(state["newest"], found[2][1])
+
+
 def test_samples_without_variation_give_no_nonsense() -> None:
     state: dict[str, Any] = {}
     flat = torch.ones(1, 3, 8, 8)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from likeness.errors import InvalidOption, WeightsError
+from likeness.style import lbfgs
 from likeness.style.descent import Descent
 
 OPTIMIZERS = ["lbfgs", "adam", "gd"]
@@ -62,6 +63,54 @@ def test_the_best_is_kept_when_steps_fail(optimizer: str) -> None:
     walk = Descent(start, optimizer=optimizer).run(walled, 120)
     assert torch.isfinite(walk.best).all()
     assert walk.best_J == cost(walk.best)[0] < 0.5 * walk.trace[0]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_sample_in_many_parts_walks_as_in_one(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is large is worked on in parts."""
+    cost, start = bowl(3e5)
+    whole = Descent(start, optimizer=optimizer).run(cost, 12)
+    monkeypatch.setattr(lbfgs, "CHUNK", 7)
+    parts = Descent(start, optimizer=optimizer).run(cost, 12)
+    assert parts.trace == pytest.approx(whole.trace, rel=1e-3)
+    assert parts.factor == pytest.approx(whole.factor, rel=1e-6)
+
+
+def scripted(costs: list[float], optimizer: str) -> list[tuple[float, float, bool]]:
+    """What a walk makes of these J, on an even slope: the rate before its first step, and after each evaluation the
+    rate, where the first value is, and whether that is where the best sample has it."""
+    given, x = iter(costs), torch.full((1, 1, 4), 0.5)
+    walk = Descent(x, optimizer=optimizer)
+    found = [(walk.rate, 0.5, True)]
+    walk.run(
+        lambda x: (next(given), torch.ones_like(x)),
+        len(costs),
+        on_step=lambda walk: found.append((walk.rate, float(walk.x[0, 0, 0]), torch.equal(walk.x, walk.best))),
+    )
+    return found
+
+
+@pytest.mark.parametrize(("optimizer", "worst"), [("lbfgs", 3.0), ("adam", 3.0), ("gd", 1.0)])
+def test_a_step_that_failed_is_undone_and_the_next_is_half_as_long(optimizer: str, worst: float) -> None:
+    """Failed: above three times the lowest J so far; of gradient descent, that knows the bowl's shape from nothing
+    else, above it."""
+    first, fine, failed, after = scripted([1.0, 0.99 * worst, 1.01 * worst, 1.0], optimizer)[1:]
+    assert not fine[2] and fine[0] >= first[0]
+    assert failed[0] == 0.5 * fine[0] and failed[2]
+    assert after[1] < failed[1]  # it goes on from there
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_the_rate_recovers(optimizer: str) -> None:
+    found = scripted([1.0, 100.0, *(0.9**i for i in range(12))], optimizer)
+    rates = [rate for rate, _, _ in found]
+    assert rates[1] == rates[0] and rates[2] == 0.5 * rates[0]
+    assert rates[3] == pytest.approx(0.55 * rates[0]) and rates[-1] == rates[0] == max(rates)
+
+
+def test_the_rate_of_gradient_descent_grows() -> None:
+    rates = [rate for rate, _, _ in scripted([0.9**i for i in range(5)], "gd")]
+    assert rates == pytest.approx([rates[0] * 1.1**i for i in range(6)])
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -13,6 +13,7 @@ import torch
 
 from likeness.errors import InvalidOption
 from likeness.nets.perceptual import Architecture, Vgg, save
+from likeness.nets.tiles import tiles
 from likeness.style import estimate, machine
 from likeness.style.estimate import Job
 from likeness.style.objective import Style
@@ -130,7 +131,7 @@ def test_the_warm_up_is_counted_and_left_out_where_it_does_not_fit(monkeypatch: 
 
 
 def test_the_seconds_of_the_warm_up_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate, "_time_per_position", lambda job, *_: (1e-3 if job.slim else 1e-4, 0.0))
+    monkeypatch.setattr(estimate, "_time_per_position", lambda job, *_: (1e-3 if job.slim else 1e-4, 1.0, 0.0))
     monkeypatch.setattr(estimate, "_time_per_step", lambda job, _: (1e-5, 0.0))
     large, slim = net(2, (16, 32)), net()
     size = (100, 100)
@@ -140,7 +141,38 @@ def test_the_seconds_of_the_warm_up_count(monkeypatch: pytest.MonkeyPatch) -> No
     with_it, without = (
         estimate.seconds(one, replace(plan, warm_up=warm_up), [size], 5, {}) for warm_up in (True, False)
     )
-    assert with_it - without == pytest.approx(10**4 * (30 * (1e-4 + 1e-5) + 0.7 * 2 * (1e-3 + 2e-4)))
+    assert with_it - without == pytest.approx(10**4 * (30 * (1e-4 + 1e-5) + 0.5 * 2 * (1e-3 + 2e-4)))
+
+
+@pytest.mark.parametrize("tile", [None, 8])
+def test_seconds_are_those_of_steps_tiles_and_passes(tile: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what was timed: per position 1 ms in one pass, 2 ms by tiles, and 10 us for the step after it."""
+    monkeypatch.setattr(estimate, "_time_per_position", lambda *_: (1e-3, 2e-3, 0.5))
+    monkeypatch.setattr(estimate, "_time_per_step", lambda *_: (1e-5, 0.25))
+    sizes, style, layers = [(50, 60), (100, 120)], (70, 80), ["relu1_1", "relu2_1"]
+    one = Job(net(), sizes[-1], (style,), "lbfgs", ("relu2_1",), tuple(layers))
+    plan = estimate.fit(one, tile=tile, memory_limit=LARGE)
+    seconds = [estimate.seconds(one, plan, sizes, steps, {}) for steps in (7, 8)]
+    evaluations = 0.0
+    for size in sizes:
+        crops = [[cut.stop - cut.start for cut in t.crop] for t in tiles(net(), size, layers, 8)]
+        evaluations += 2e-3 * sum(map(math.prod, crops)) if tile else 1e-3 * math.prod(size)
+        evaluations += 1e-5 * math.prod(size)
+    assert seconds[1] - seconds[0] == pytest.approx(evaluations, rel=1e-9)
+    forward = 0.5e-3 * ((100 * 120 + 70 * 80) * (1 + 1 / 4) + 100 * 120)  # targets at each scale, J of the result
+    assert seconds[0] - 7 * evaluations == pytest.approx(2 * 0.5 + 0.25 + forward)
+
+
+def test_bytes_per_position() -> None:
+    """Convolutions in bfloat16 leave half of what they do in float32; a mask makes another map of each layer it is
+    of (16, 32, 64 and 128 channels, at strides of 1, 2, 4 and 8)."""
+    assert estimate._per_position(job()) == pytest.approx(556, abs=1)
+    assert estimate._per_position(job(low=True)) == pytest.approx(330, abs=1)
+    assert estimate._per_position(with_warm_up("lbfgs")) == pytest.approx(2080, abs=1)
+    assert estimate._per_position(replace(with_warm_up("lbfgs"), low=True)) == pytest.approx(1176, abs=1)
+    for regions in (1, 3):
+        more = estimate._per_position(job(regions=regions)) - estimate._per_position(job())
+        assert more == regions * 4 * (16 + 32 / 4 + 64 / 16 + 128 / 64)
 
 
 @pytest.mark.parametrize("tile", [-8, 0, 3, 100])
@@ -243,6 +275,20 @@ def test_what_the_machine_can_give(tmp_path: Path) -> None:
     (tmp_path / "listing").write_text("4:memory:/c\n1:cpu:/\n0::/a/b\n")
     assert sorted(machine._groups(tmp_path / "listing", tmp_path)) == [150, 500]
     assert list(machine._groups(tmp_path / "missing", tmp_path)) == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_process_own_limit_counts() -> None:
+    """`ulimit -v`, of addresses."""
+    code = """
+import resource, sys
+from likeness.style import machine
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000, resource.RLIM_INFINITY))
+print(machine.available())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert 290_000_000 < int(done.stdout) <= 300_000_000
 
 
 def test_pairs_are_kept_in_bfloat16_before_tiles_get_small(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,8 +67,12 @@ def test_what_it_keeps_between_steps() -> None:
 
 @pytest.mark.parametrize("history", [1, 4])
 @pytest.mark.parametrize("size", [(30,), (5, 6), (3, 4, 3)])
-def test_the_direction_is_that_of_the_two_loops(size: tuple[int, ...], history: int) -> None:
+@pytest.mark.parametrize("chunk", [7, 1 << 20])  # samples are longer than the first, shorter than the second
+def test_the_direction_is_that_of_the_two_loops(
+    size: tuple[int, ...], history: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nocedal & Wright 2006, algorithm 7.4, in NumPy, from the matrix of `style.curvature` once it has settled."""
+    monkeypatch.setattr(lbfgs, "CHUNK", chunk)
     x, state = (
         torch.rand(1, 2, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64),
         dict[str, Any](),

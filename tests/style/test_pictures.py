@@ -11,8 +11,9 @@ from skimage import data as pictures
 
 from likeness.cli.main import main
 from likeness.errors import FingerprintMismatch, InvalidOption, StorageError, UnreadableFile, WeightsError
-from likeness.nets.perceptual import Architecture, Vgg, save
+from likeness.nets.perceptual import Architecture, Vgg, load, save
 from likeness.samples.images import read_image, write_image
+from likeness.style.objective import Style, objective
 from likeness.style.pictures import StylizedPicture, estimate_stylize, restylize, stylize
 
 FAST: dict[str, Any] = {
@@ -73,6 +74,49 @@ def test_styles_blend_and_masks_divide(encoder: Path, folder: Path) -> None:
         stylize(folder / "content.png", styles, encoder=encoder, blend=(1,), **FAST)
 
 
+def test_masks_and_blends_are_those_of_J(encoder: Path, folder: Path, tmp_path: Path) -> None:
+    """Pictures of masks become the regions and masks of `objective`, each where it belongs, and gray is half."""
+    rng = np.random.default_rng(0)
+    images = {name: rng.integers(0, 256, (48, 64, 3), dtype=np.uint8) for name in ("content", "one", "two")}
+    gray = {name: rng.integers(1, 256, (48, 64, 1), dtype=np.uint8).repeat(3, 2) for name in ("c1", "s1", "c2", "s2")}
+    for name, image in (images | gray).items():
+        write_image(tmp_path / f"{name}.png", image)
+    file = {name: tmp_path / f"{name}.png" for name in images | gray}
+    options: dict[str, Any] = {"content_weight": 0.0, "style_weight": 1.0}
+    layers = {name: FAST[name] for name in ("content_layers", "style_layers")}
+
+    def found(styles: list[str], **more: Any) -> float:
+        run = {**FAST, **options, "steps": 1, "scales": 1, **more}
+        return stylize(file["content"], [file[one] for one in styles], encoder=encoder, **run).run.parts.J
+
+    def expected(*styles: Style) -> float:
+        content = torch.from_numpy(images["content"] / np.float32(255)).permute(2, 0, 1)[None]
+        return objective(load(encoder), content, styles, **options, **layers).parts(content).J
+
+    def style(name: str, region: str | None = None, mask: str | None = None, weight: float = 1.0) -> Style:
+        sample = torch.from_numpy(images[name] / np.float32(255)).permute(2, 0, 1)[None]
+        masks = {one: torch.from_numpy(image[:, :, 0] / np.float32(255)) for one, image in gray.items()}
+        return Style(sample, weight, region and masks[region], mask and masks[mask])
+
+    one, two = expected(style("one")), expected(style("two"))
+    assert abs(one - two) > 0.02 * one
+    assert found(["one", "two"], blend=(0.7, 0.3)) == pytest.approx(0.7 * one + 0.3 * two, rel=1e-5)
+    part = expected(style("one", "c1"))
+    assert found(["one"], masks=[(file["c1"],)]) == pytest.approx(part, rel=1e-5)
+    for wrong_kind in ([file["c1"]], [()], [(file["c1"], file["s1"], file["s1"])]):
+        with pytest.raises(InvalidOption, match="each entry of masks must be"):
+            found(["one"], masks=wrong_kind)
+    both = expected(style("one", "c1", "s1"), style("two", "c2", "s2"))
+    masks = [(file["c1"], file["s1"]), (file["c2"], file["s2"])]
+    assert found(["one", "two"], masks=masks) == pytest.approx(both, rel=1e-5)
+    for others in ([("c1", "c1"), ("c2", "s2")], [("s1", "c1"), ("s2", "c2")], [("c2", "s2"), ("c1", "s1")]):
+        wrong = expected(*(style(name, *pair) for name, pair in zip(("one", "two"), others, strict=True)))
+        assert abs(wrong - both) > 1e-3 * both  # the check above tells them apart
+    with pytest.raises(InvalidOption, match="mask of 64 x 36 pixels does not have the shape of its style, 64 x 48"):
+        write_image(tmp_path / "wide.png", gray["s1"][:36])
+        found(["one"], masks=[(file["c1"], tmp_path / "wide.png")])
+
+
 def test_colours(encoder: Path, folder: Path) -> None:
     def chroma(image: np.ndarray) -> np.ndarray:
         return (image.astype(float) @ np.array([[0.5959, 0.2115], [-0.2746, -0.5227], [-0.3213, 0.3112]])).mean((0, 1))
@@ -91,7 +135,7 @@ def test_colours(encoder: Path, folder: Path) -> None:
 
 
 def test_the_record_makes_the_same_picture_again(encoder: Path, folder: Path, tmp_path: Path) -> None:
-    masks = [(folder / "left.png", folder / "all.png"), (folder / "right.png", folder / "all2.png")]
+    masks = [(folder / "left.png", folder / "all.png"), (folder / "right.png",)]
     options = FAST | {"init": "noise", "seed": 3, "masks": masks, "blend": (0.3, 0.7), "scales": 1, "tile": 16}
     picture = stylize(folder / "content.png", [folder / "style.png", folder / "other.png"], encoder=encoder, **options)
     picture.save(tmp_path / "out.png")
@@ -257,7 +301,8 @@ def test_an_estimate_does_nothing(
         (("--style-layers", "relu1_9=1"), "relu1_"),
         (("--style-layers", "relu1_1=x"), "relu1_1=x"),
         (("--blend", "1,a"), "list of numbers"),
-        (("--mask", "only.png"), "CONTENT_MASK:STYLE_MASK"),
+        (("--mask", ":s.png"), "CONTENT_MASK:STYLE_MASK"),
+        (("--mask", "only.png"), "only.png"),
         (("--tile", "big"), "--tile"),
         (("--tile", "3"), "multiple of 2"),
         (("--tile", "-8"), "tile is -8; it must be a multiple of 2"),
@@ -327,6 +372,22 @@ def test_a_picture_without_its_record_is_told_of(
     (tmp_path / "out.json").mkdir()
     with pytest.raises(StorageError, match="out.png is written, but not its record: .*out.json: it is a folder"):
         picture.save(tmp_path / "out.png")
+
+
+def test_a_record_never_tells_of_another_picture(
+    encoder: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the disk is full after the picture, the record of the one before goes with it."""
+    picture = stylize(folder / "content.png", folder / "style.png", encoder=encoder, **FAST | {"steps": 1})
+    picture.save(tmp_path / "out.png")
+
+    def full(*_: object) -> None:
+        raise StorageError("cannot write out.json: No space left on device")
+
+    monkeypatch.setattr("likeness.style.pictures.atomic_write", full)
+    with pytest.raises(StorageError, match="out.png is written, but not its record"):
+        picture.save(tmp_path / "out.png")
+    assert [one.name for one in tmp_path.iterdir()] == ["out.png"]
 
 
 def test_where_no_picture_can_go_is_found_before_the_work(

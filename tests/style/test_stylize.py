@@ -100,6 +100,65 @@ def test_coarse_to_fine(dims: int) -> None:
     assert np.array_equal(unchanged, sample(SIZES[dims], 0)[0].numpy())
 
 
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_at_a_coarse_scale_everything_is_coarse(dims: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contents, styles and masks, all by as much: strokes keep their size relative to the picture."""
+    fine, other = SIZES[dims], tuple(2 * n for n in SIZES[dims])
+    seen: list[tuple[Any, Style]] = []
+
+    def noted(net: Vgg, content: torch.Tensor, styles: list[Style], **options: Any) -> Any:
+        seen.append((content.shape[2:], styles[0]))
+        return objective(net, content, styles, **options)
+
+    monkeypatch.setattr("likeness.style.stylize.objective", noted)
+    region, mask = torch.ones(fine), torch.ones(other)
+    region[: fine[0] // 2], mask[: fine[0]] = 0, 0
+    style = Style(sample(other, 1), region=region, mask=mask)
+    options: dict[str, Any] = {**LAYERS, "precision": "fp32", "steps": 1, "scales": 2}
+    stylize_sample(net(dims), sample(fine, 0), [style], **options)
+    (small, coarse), (large, whole) = seen
+    assert tuple(small) == tuple(round(n / 2) for n in fine) and tuple(large) == fine
+    assert whole.region is not None and torch.equal(whole.region, region) and torch.equal(whole.sample, style.sample)
+    assert coarse.region is not None and coarse.mask is not None
+    assert coarse.region.shape == small
+    assert coarse.sample.shape[2:] == coarse.mask.shape == tuple(round(n * small[0] / fine[0]) for n in other)
+    for one in (coarse.region, coarse.mask):
+        assert one[0].max() == 0 and one[-1].min() == 1
+    assert float(coarse.sample.mean()) == pytest.approx(float(style.sample.mean()), rel=0.02)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_what_the_coarse_run_changed_is_added_to_the_fine_start(dims: int) -> None:
+    size = (32, 16, 24)[:dims]
+    start, walked = 0.4 + 0.2 * sample(size, 0), {}
+
+    def watch(done: int, total: int, info: dict[str, Any]) -> None:
+        walked[done] = info["sample"]()
+
+    options: dict[str, Any] = {**LAYERS, "precision": "fp32", "steps": 6, "scales": 2, "tolerance": 0}
+    stylize_sample(net(dims), start, [Style(sample(size, 1))], on_progress=watch, **options)
+    pool = (torch.nn.functional.avg_pool1d, torch.nn.functional.avg_pool2d, torch.nn.functional.avg_pool3d)[dims - 1]
+    change = walked[6] - pool(start, 2)
+    assert walked[6].min() > 0 and walked[6].max() < 1 and change.abs().max() > 0.05
+    mode = ("linear", "bilinear", "trilinear")[dims - 1]
+    expected = start + torch.nn.functional.interpolate(change, scale_factor=2, mode=mode)
+    torch.testing.assert_close(walked[7], expected.clamp(0, 1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_noise_is_gray_and_of_deviation_a_tenth(dims: int) -> None:
+    start = stylize_sample(
+        net(dims),
+        sample({1: (5000,), 2: (70, 80), 3: (17, 18, 19)}[dims], 0),
+        [Style(sample(SIZES[dims], 1))],
+        init="noise", steps=1, scales=1, precision="fp32", **LAYERS,
+    ).sample  # fmt: skip
+    assert start.mean() == pytest.approx(0.5, abs=0.005) and start.std() == pytest.approx(0.1, abs=0.003)
+    flat = start.reshape(3, -1)
+    assert np.abs(np.corrcoef(flat) - np.eye(3)).max() < 0.1
+    assert abs(np.corrcoef(flat[0, 1:], flat[0, :-1])[0, 1]) < 0.1
+
+
 def test_tiles_change_nothing() -> None:
     whole, tiled = run(steps=15), run(steps=15, tile=8)
     assert np.abs(whole.sample - tiled.sample).max() < 1e-3
@@ -195,15 +254,18 @@ def test_styles_of_equal_regions_are_blended() -> None:
     assert first != pytest.approx(second, rel=0.01)
 
 
-def test_previews_are_samples() -> None:
+def test_previews_are_samples_and_change_nothing() -> None:
     previews = []
 
     def watch(done: int, total: int, info: dict[str, Any]) -> None:
         previews.append(info["sample"]())
 
-    run(steps=5, on_progress=watch)
-    assert len(previews) == 5
-    assert previews[0].shape == (1, 3, *SIZES[2])
+    options: dict[str, Any] = {"steps": 12, "scales": 2, "style_weight": 1e6, "tolerance": 0}
+    result = run(on_progress=watch, **options)
+    assert len(previews) == 24
+    assert previews[0].shape == (1, 3, 12, 8) and previews[-1].shape == (1, 3, *SIZES[2])
+    assert not torch.equal(previews[12], previews[-1]) and np.array_equal(previews[-1][0], result.sample)
+    assert np.array_equal(run(**options).sample, result.sample)
 
 
 def test_what_cannot_be_asked() -> None:

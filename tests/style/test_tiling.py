@@ -13,6 +13,7 @@ from likeness.style.objective import Style, objective
 from likeness.style.tiling import value_and_gradient
 
 LAYERS = {"content_layers": {"relu2_2": 1.0}, "style_layers": {"relu1_1": 0.5, "relu3_1": 0.5}}
+WEIGHTS = {"content_weight": 3e4, "style_weight": 2e4, "tv_weight": 2.0}  # each of them counts
 LONGEST = {1: 300, 2: 70, 3: 34}
 
 
@@ -35,8 +36,8 @@ def test_tiled_is_untiled(dims: int, data: st.DataObject) -> None:
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
         styles = [Style(style.sample.to(dtype), region=region[0, 0].to(dtype))]
         vgg.to(dtype)
-        whole = objective(vgg, content.to(dtype), styles, tv_weight=2.0, statistic=statistic, **LAYERS)
-        cut = objective(vgg, content.to(dtype), styles, tv_weight=2.0, statistic=statistic, tile=tile, **LAYERS)
+        whole = objective(vgg, content.to(dtype), styles, statistic=statistic, **WEIGHTS, **LAYERS)
+        cut = objective(vgg, content.to(dtype), styles, statistic=statistic, tile=tile, **WEIGHTS, **LAYERS)
         J, gradient = value_and_gradient(whole, x.to(dtype))
         J_cut, gradient_cut = value_and_gradient(cut, x.to(dtype), tile=tile)
         assert pytest.approx(J, rel=tolerance) == J_cut
@@ -97,5 +98,5 @@ def test_masks_in_bfloat16(statistic: str, tile: int | None) -> None:
     region = torch.rand(40, 48, generator=generator)
     J = objective(net(2), content, [Style(style, region=region)], content_weight=0, statistic=statistic, **LAYERS)
     (J32, exact), (J16, near) = (value_and_gradient(J, x, tile=tile, low=low) for low in (False, True))
-    assert abs(J16 - J32) < 0.05 * J32
+    assert 0 < abs(J16 - J32) < 0.05 * J32  # rounded, and not by much
     assert float((near - exact).norm() / exact.norm()) < 0.05 and near.dtype == torch.float32

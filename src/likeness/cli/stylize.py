@@ -32,8 +32,8 @@ def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None
     option(parser, stylize, "--init", "start from content, noise or a picture", metavar="content|noise|FILE")
     option(parser, stylize_sample, "--optimizer", "how to go downhill", choices=("lbfgs", "adam", "gd"))
     parser.add_argument("--blend", metavar="W,...", type=_numbers, default=(), help="weight of each style")
-    mask_help = "one per style: where in the content, what of the style"
-    parser.add_argument("--mask", metavar="C.png:S.png", action="append", default=[], type=_pair, help=mask_help)
+    mask_help = "one per style: where in the content, what of the style (C.png alone: all of it)"
+    parser.add_argument("--mask", metavar="C.png[:S.png]", action="append", default=[], type=_pair, help=mask_help)
     option(parser, stylize, "--keep-color", "colours of the content", choices=COLOURS)
     parser.add_argument("--scales", type=int, help="coarse-to-fine scales (default: as many as make sense)")
     option(parser, stylize_sample, "--tile", "exact tiles of N pixels", metavar="auto|N|off", type=_tile)
@@ -189,11 +189,11 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as .7,.3") from error
 
 
-def _pair(text: str) -> tuple[str, str]:
-    region, colon, mask = text.rpartition(":")
-    if not colon or not region or not mask:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form CONTENT_MASK:STYLE_MASK")
-    return region, mask
+def _pair(text: str) -> tuple[str, ...]:
+    region, _, mask = text.rpartition(":") if ":" in text else (text, "", "")
+    if not region:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form CONTENT_MASK or CONTENT_MASK:STYLE_MASK")
+    return (region, mask) if mask else (region,)
 
 
 def _bytes(text: str) -> int:

@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ SHARE = 0.9  # of what the machine can give: what is planned with
 OF_LIMIT = 0.96  # of a limit that was given, likewise: the same run takes up to 3 % more one time than another
 WORTH = 2.5  # tiles that are computed this many times over are only used when nothing else fits
 STEPPED = 1 << 17  # positions of the sample with which a step is timed
-PASSES = 0.7  # of forward and back, of tiles whose sums are taken first: by tiles an evaluation takes 1.7 times as long
+FORWARD = 0.5  # of the time of forward and back: each layer is computed once each way
 
 
 @dataclass(frozen=True)
@@ -311,29 +312,28 @@ def seconds(job: Job, plan: Estimate, sizes: Sequence[tuple[int, ...]], steps: i
     """How long the run takes if it takes all its steps: J and gradient of a small sample, and a step of the optimiser,
     are timed on this machine, and scaled by the number of positions and the overlap of tiles."""
     crop = _crop(job.size, plan.tile, halo(job.net, job.layers))
-    per, once = _time_per_position(job, cost, crop)
+    per, by_tiles, once = _time_per_position(job, cost, crop, plan.tile)
     step, at_first = _time_per_step(job, plan)
     samples = sum(map(math.prod, [job.size, *job.styles]))
     total = len(sizes) * once + at_first
     for size in sizes:
-        total += steps * _evaluation(job, plan, size, per, step)
-        total += math.prod(size) / math.prod(sizes[-1]) * per * PASSES * samples  # targets
+        total += steps * _evaluation(job, plan, size, per, by_tiles, step)
+        total += math.prod(size) / math.prod(sizes[-1]) * per * FORWARD * samples  # targets
     if plan.warm_up and job.slim is not None:
         light = _standing_in(job, job.slim)
-        slim, once = _time_per_position(light, cost, crop)
+        slim, by_tiles, once = _time_per_position(light, cost, crop, plan.tile)
         if job.optimizer != light.optimizer:
             step, _ = _time_per_step(light, plan)
-        total += once + EVALUATIONS * _evaluation(light, plan, sizes[-1], slim, step)
-        total += (per + 2 * slim) * PASSES * samples  # maps by both nets, and targets
-    return total + PASSES * math.prod(sizes[-1]) * per  # J of what was made
+        total += once + EVALUATIONS * _evaluation(light, plan, sizes[-1], slim, by_tiles, step)
+        total += (per + 2 * slim) * FORWARD * samples  # maps by both nets, and targets
+    return total + FORWARD * math.prod(sizes[-1]) * per  # J of what was made
 
 
-def _evaluation(job: Job, plan: Estimate, size: tuple[int, ...], per: float, step: float) -> float:
+def _evaluation(job: Job, plan: Estimate, size: tuple[int, ...], per: float, by_tiles: float, step: float) -> float:
     """Seconds of one evaluation and the step after it, with so many per position."""
-    n, around = math.prod(size), halo(job.net, job.layers)
+    around = halo(job.net, job.layers)
     cut = tile_at(size, plan.tile, around)
-    passes = (1 + PASSES) * repeated(size, cut, around) if cut else 1.0
-    return n * (per * passes + step)
+    return math.prod(size) * ((by_tiles * repeated(size, cut, around) if cut else per) + step)
 
 
 def tile_at(size: Sequence[int], tile: int | None, around: int) -> int | None:
@@ -343,9 +343,13 @@ def tile_at(size: Sequence[int], tile: int | None, around: int) -> int | None:
     return tile
 
 
-def _time_per_position(job: Job, cost: dict[str, Any], largest: Sequence[int]) -> tuple[float, float]:
-    """Seconds per position of J and its gradient, of a sample no larger than what the run computes at once, so that
-    asking takes no more memory than running; and how much longer the first time takes, at a size not seen before."""
+def _time_per_position(
+    job: Job, cost: dict[str, Any], largest: Sequence[int], tile: int | None
+) -> tuple[float, float, float]:
+    """Seconds per position of J and its gradient, in one pass and (if there is a `tile`) in the two that a tile takes;
+    and how much longer the first time takes, at a size not seen before. The sample is no larger than what the run
+    computes at once, so that asking takes no more memory than running."""
+    step = max(map(stride, job.layers))
     least = 2 * max(smallest(job.net.architecture, layer) for layer in job.layers)
     side = max(least, {1: 4096, 2: 64, 3: 16}[len(job.size)])
     while True:
@@ -353,13 +357,15 @@ def _time_per_position(job: Job, cost: dict[str, Any], largest: Sequence[int]) -
         x = torch.rand(1, job.net.architecture.in_channels, *size, generator=torch.Generator().manual_seed(0))
         J = objective(job.net, x, [Style(x)], **cost)
         x = (x + 0.1).clamp_(0, 1)
-        first, took = (
-            _typical(lambda J=J, x=x: value_and_gradient(J, x, low=job.low), turns)  # type: ignore[misc]
-            for turns in (1, 5)
-        )
+        evaluate = partial(value_and_gradient, J, x, low=job.low)
+        first, took = (_typical(evaluate, turns) for turns in (1, 5))
         if took > 0.1 or side >= max(largest):
-            return took / math.prod(size), max(0.0, first - took)
+            break
         side *= 2
+    n = math.prod(size)
+    whole = step * math.ceil(max(size) / step)
+    by_tiles = _typical(partial(evaluate, tile=whole), 5) if tile else took
+    return took / n, by_tiles / n, max(0.0, first - took)
 
 
 def _time_per_step(job: Job, plan: Estimate) -> tuple[float, float]:

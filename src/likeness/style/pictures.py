@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from inspect import signature
@@ -65,7 +66,7 @@ def stylize(
     encoder: str | os.PathLike[str] = SLIM,
     size: int = 512,
     blend: Sequence[float] = (),
-    masks: Sequence[tuple[ImageSource, ImageSource]] = (),
+    masks: Sequence[Sequence[ImageSource]] = (),
     keep_color: str = "no",
     init: str | os.PathLike[str] = "content",
     fingerprint: str | None = None,
@@ -78,7 +79,8 @@ def stylize(
     encoder: a perceptual net of the catalogue (`likeness weights list`), or the file of one (`nets.opening`).
     size: the longer side of the result in pixels; styles are taken at the same longer side.
     blend: weight of each style (default: all alike).
-    masks: for each style a pair (where in the content, what of the style); white counts, black does not.
+    masks: for each style a pair (where in the content, what of the style), or the first alone, where all of the style
+        counts; white counts, black does not.
     keep_color: "no"; "luminance": the content's colours, the result's light and dark; "histogram": the styles are
         recoloured to the content's mean and covariance first.
     init: "content", "noise" or a picture to start from.
@@ -158,12 +160,15 @@ def restylize(record: str | os.PathLike[str], **changes: Any) -> StylizedPicture
 
 
 def write_recorded(path: str | os.PathLike[str], image: np.ndarray, record: dict[str, Any]) -> None:
-    """Write a picture, and beside it what it was made from. Raises StorageError where one of them cannot be written."""
+    """Write a picture, and beside it what it was made from. Raises StorageError where one of them cannot be written;
+    the record of an older picture does not outlive it."""
     text = json.dumps(record, indent=1).encode()
     write_image(path, image)
     try:
         atomic_write(record_of(path), text)
     except StorageError as error:
+        with suppress(OSError):
+            record_of(path).unlink()
         raise StorageError(f"{os.fspath(path)} is written, but not its record: {error}") from error
 
 
@@ -183,7 +188,7 @@ def _task(
     encoder: str | os.PathLike[str],
     size: int,
     blend: Sequence[float],
-    masks: Sequence[tuple[ImageSource, ImageSource]],
+    masks: Sequence[Sequence[ImageSource]],
     keep_color: str,
     init: str | os.PathLike[str],
     fingerprint: str | None,
@@ -194,6 +199,10 @@ def _task(
     for name, given in (("blend", blend), ("masks", masks)):
         if len(given) not in (0, len(sources)):
             raise InvalidOption(f"{name} has {len(given)} entries for {len(sources)} styles")
+    if any(not isinstance(pair, (list, tuple)) or len(pair) not in (1, 2) for pair in masks):
+        raise InvalidOption(
+            "each entry of masks must be a pair, (where in the content, what of the style), or (where,)"
+        )
     opened = open_net(encoder)
     if fingerprint not in (None, opened.fingerprint):
         raise FingerprintMismatch(
@@ -209,10 +218,7 @@ def _task(
     if len(blend):
         styles = [replace(one, weight=float(weight)) for one, weight in zip(styles, blend, strict=True)]
     if len(masks):
-        styles = [
-            replace(one, region=_mask(region, picture, "content"), mask=_mask(mask, one.sample, "style"))
-            for one, (region, mask) in zip(styles, masks, strict=True)
-        ]
+        styles = [_masked(one, picture, *pair) for one, pair in zip(styles, masks, strict=True)]
     start: str | Tensor = str(init)
     if start not in ("content", "noise"):
         if not os.path.lexists(init):
@@ -266,6 +272,12 @@ def to_image(sample: Tensor) -> np.ndarray:
     for number, channel in enumerate(sample[0]):  # one after the other: large pictures fill the memory
         image[:, :, number] = (channel.clamp(0, 1) * 255).round_().byte().numpy()
     return image
+
+
+def _masked(style: Style, picture: Tensor, region: ImageSource, mask: ImageSource | None = None) -> Style:
+    """A style that is painted where `region` of the picture is white, and taken from where its own `mask` is."""
+    where = _mask(region, picture, "content")
+    return replace(style, region=where, mask=None if mask is None else _mask(mask, style.sample, "style"))
 
 
 def _mask(source: ImageSource, picture: Tensor, what: str) -> Tensor:

@@ -200,7 +200,7 @@ def stylize_sample(
 
 def _told(walk: Descent, scale: str) -> dict[str, Any]:
     """What `on_progress` hears of a walk."""
-    return {"J": walk.best_J, "scale": scale, "sample": lambda: walk.best.float().clamp_(0, 1)}
+    return {"J": walk.best_J, "scale": scale, "sample": lambda: walk.best.float().clamp(0, 1)}
 
 
 def estimate_sample(net: Vgg, content: Tensor, styles: Sequence[Style], **options: Any) -> Estimate:

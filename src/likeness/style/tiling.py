@@ -46,7 +46,6 @@ def value_and_gradient(
         content, slope = _slope(objective, x, one, slopes, low)
         within(gradient, one.crop).add_(slope)
         cost += content
-    release()
     if objective.gamma:
         part = x.clamp(0, 1).requires_grad_(True)
         tv = objective.gamma * total_variation(part)
@@ -80,6 +79,8 @@ def within_range(J: Objective, x: Tensor, *, tile: int | None, low: bool) -> tup
     """J and gradient of the sample that x stands for: x clipped to 0...1, which is what can be shown. Where x lies
     outside, the gradient counts only if it leads back in."""
     value, gradient = value_and_gradient(J, x, tile=tile, low=low)
+    if tile is not None:
+        release()
     gradient = gradient.contiguous()
     for g, v in zip(gradient.view(-1).split(CHUNK), x.view(-1).split(CHUNK), strict=True):
         g.masked_fill_(((v <= 0) & (g > 0)) | ((v >= 1) & (g < 0)), 0.0)
