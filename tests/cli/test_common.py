@@ -100,6 +100,7 @@ def test_fields_are_readable(capsys: pytest.CaptureFixture[str]) -> None:
         "of           input order rgb, mean 127.5",
     ]
     assert common.size_of(3_969_352) == "4.0 MB (3,969,352 bytes)"
+    assert common.size_of(None) is None
 
 
 def test_complaints_name_the_file_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ def test_the_probe_is_short_and_leaves_no_trace() -> None:
 
 def test_emulation_is_seen_on_a_small_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sides that are timed, and what each must gain."""
-    for gain, sides in ((0.1, [16]), (1.0, [16, 128]), (2.0, [16, 128])):
+    for gain, sides in ((0.1, [16]), (0.3, [16, 32]), (1.0, [16, 32, 128]), (2.0, [16, 32, 128])):
         asked = []
 
         def timed(device: str, side: int, least: float, gain: float = gain, asked: list[int] = asked) -> bool:

@@ -31,9 +31,9 @@ def test_sums_over_a_million_positions_lose_nothing() -> None:
     """Of float32 activations, with float64's sums: J is made of small differences between such sums."""
     a = 1 + torch.rand(1, 3, 1000, 1000, generator=torch.Generator().manual_seed(0))
     exact = gram(a.double())
-    assert float(((gram(a) - exact) / exact).abs().max()) < 2e-8
+    assert float(((gram(a) - exact) / exact).abs().max()) < 5e-8
     moments = STATISTICS["mean-std"][0]
-    assert float((moments(a, None)[1] / moments(a.double(), None)[1] - 1).abs().max()) < 2e-8
+    assert float((moments(a, None)[1] / moments(a.double(), None)[1] - 1).abs().max()) < 5e-8
 
 
 @pytest.mark.parametrize("statistic", list(STATISTICS))

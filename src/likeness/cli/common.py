@@ -86,8 +86,10 @@ def print_fields(record: dict[str, Any]) -> None:
         print(f"{name.ljust(width)}  {text}")
 
 
-def size_of(count: int) -> str:
-    """`3.8 MB (3,969,352 bytes)`."""
+def size_of(count: int | None) -> str | None:
+    """`3.8 MB (3,969,352 bytes)`; None of what is not known before it is fetched."""
+    if count is None:
+        return None
     large = f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
     return f"{large} ({count:,} bytes)"
 

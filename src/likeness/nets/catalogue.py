@@ -82,7 +82,7 @@ def path(name: str, *, on_progress: Progress | None = None) -> Path:
 
         target = home() / (name + suffix(one.kind))
         urls = (one.url or "", *one.mirrors)
-        download(urls, target, sha256=one.file_sha256, size=one.bytes or None, on_progress=on_progress)
+        download(urls, target, sha256=one.file_sha256, size=one.bytes, on_progress=on_progress)
         return target
     with _opened(one) as file:
         _compare(one, hashlib.file_digest(file, "sha256").hexdigest())

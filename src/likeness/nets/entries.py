@@ -54,7 +54,7 @@ class Preprocessing:
 @dataclass(frozen=True)
 class Entry:
     """One set of weights. `path` is the file that is used (see `suffix`), None while it is not downloaded; `bytes` its
-    size (0: its source does not say). `sha256` is that of the weights the fingerprint stands for: the safetensors of a
+    size (None: its source does not say). `sha256` is that of the weights the fingerprint stands for: the safetensors of a
     shipped or perceptual net, the ONNX file of all others. `onnx_sha256`: "" where there is no ONNX file.
     `architecture`: of a perceptual net or a classifier, as its module's `Architecture` takes it, preprocessing
     included."""
@@ -63,7 +63,7 @@ class Entry:
     kind: Kind
     shipped: bool
     path: Path | None
-    bytes: int
+    bytes: int | None
     licence: str
     fingerprint: str
     preprocessing: Preprocessing | None
@@ -104,7 +104,7 @@ def fingerprint(sha256: str, preprocessing: Preprocessing | None, code_length: i
 _YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"  # as in the source's Git LFS pointer
 
 # SHA-256 as in the source's Git LFS pointers; the size of the second stands nowhere.
-_VGGS: tuple[tuple[str, list[int], int, str, str], ...] = (
+_VGGS: tuple[tuple[str, list[int], int | None, str, str], ...] = (
     (
         "vgg19",
         [2, 2, 4, 4, 4],
@@ -115,7 +115,7 @@ _VGGS: tuple[tuple[str, list[int], int, str, str], ...] = (
     (
         "vgg16",
         [2, 2, 3, 3, 3],
-        0,
+        None,
         "57b026918159a6bf9faf8405c3a551903768e7138989d9c6224a14227203fad8",
         "3394518cba29aee1ea82a49d971be90d2dd1dab7",
     ),

@@ -112,9 +112,11 @@ def write_image(path: str | os.PathLike[str], array: np.ndarray) -> None:
     """Write `array` (h, w, 3) uint8 RGB to `path`, atomically; the ending chooses the format (JPEG: quality 95)."""
     from .files import atomic_write
 
-    Image.init()
+    Image.preinit()
     suffix = Path(path).suffix.lower()
-    format_name = Image.registered_extensions().get(suffix)
+    if suffix not in Image.EXTENSION:  # rarer ones: a quarter of a second
+        Image.init()
+    format_name = Image.EXTENSION.get(suffix)
     if format_name not in Image.SAVE:
         raise InvalidOption(f"{path}: cannot write pictures that end in {suffix!r}; use .png, .jpg or .webp")
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK = 2048  # positions of one product in the activations' type; the products are added up in float64
+BLOCK = 4096  # positions of one product in the activations' type; the products are added up in float64
 
 
 def gram(a: Tensor, mask: Tensor | None = None) -> Tensor:
