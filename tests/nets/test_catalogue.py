@@ -335,7 +335,8 @@ def test_a_downloaded_entry_is_checked_each_time_and_can_be_removed(
 def test_listed_downloads_are_complete() -> None:
     for one in catalogue.DOWNLOADS:
         assert one.url and one.url.startswith("https://") and all(m.startswith("https://") for m in one.mirrors)
-        assert len(one.file_sha256) == 64 and one.licence and (one.name == "vgg16" if one.bytes is None else one.bytes > 0)
+        assert len(one.file_sha256) == 64 and one.licence
+        assert one.name == "vgg16" if one.bytes is None else one.bytes > 0
 
 
 def test_codes_follow_the_preprocessing() -> None:

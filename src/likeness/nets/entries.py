@@ -54,7 +54,7 @@ class Preprocessing:
 @dataclass(frozen=True)
 class Entry:
     """One set of weights. `path` is the file that is used (see `suffix`), None while it is not downloaded; `bytes` its
-    size (None: its source does not say). `sha256` is that of the weights the fingerprint stands for: the safetensors of a
+    size (None: nobody tells). `sha256` is that of the weights the fingerprint stands for: the safetensors of a
     shipped or perceptual net, the ONNX file of all others. `onnx_sha256`: "" where there is no ONNX file.
     `architecture`: of a perceptual net or a classifier, as its module's `Architecture` takes it, preprocessing
     included."""
