@@ -52,9 +52,9 @@ def trace(options: Any, number: int, encoder: str | Path, settled: int, **run: A
         return list(stylize_sample(open_encoder(encoder), content, [Style(style)], **chosen).J)
 
 
-def reached(J: list[float], goal: float) -> float:
-    """Evaluations until J was at most `goal`; infinity where it never was."""
-    return next((count for count, value in enumerate(J, 1) if goal >= value), float("inf"))
+def reached(J: list[float], goal: float) -> int | None:
+    """Evaluations until J was at most `goal`; None where it never was."""
+    return next((count for count, value in enumerate(J, 1) if goal >= value), None)
 
 
 def measure_curvature(options: Any) -> dict[str, Any]:

@@ -82,7 +82,30 @@ def test_the_bytes_are_those_of_the_safetensors_library(tmp_path: Path) -> None:
     tensors = {f"{i % 3}.{name}": torch.arange(2 + i).to(getattr(torch, name)) for i, name in enumerate(dtypes)}
     tensors |= {"none": torch.zeros(0, 3), "one": torch.tensor(2.5), "turned": torch.rand(1, 4, 3, 2).transpose(1, 3)}
     weights_file.write(tmp_path / "x", tensors, {"who": "me"})
-    assert (tmp_path / "x").read_bytes() == to_bytes({k: v.contiguous() for k, v in tensors.items()}, {"who": "me"})
+    data = (tmp_path / "x").read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    only = {weights_file.SEAL: header["__metadata__"][weights_file.SEAL]}
+    weights_file.write(tmp_path / "x", tensors, {})  # of more than one key the library's order is by chance
+    sealed = {weights_file.SEAL: weights_file._seal(tensors, {})}
+    assert only != sealed  # metadata are sealed too
+    assert (tmp_path / "x").read_bytes() == to_bytes({k: v.contiguous() for k, v in tensors.items()}, sealed)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "detector", "head"])
+def test_no_bit_changes_unnoticed(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    read, _, _ = make(kind, path)
+    data = path.read_bytes()
+    for place in {*range(0, len(data), 97), *range(len(data) - 40, len(data)), *range(60)}:
+        for bit in (0, 6):
+            path.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :])
+            with pytest.raises(WeightsError, match="net.safetensors"):
+                read(path)
+
+
+def test_files_of_others_have_no_seal(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(2)}, tmp_path / "theirs", {"who": "me"})
+    assert weights_file.read(tmp_path / "theirs")[1] == {"who": "me"}
 
 
 def test_tensors_go_to_the_disk_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

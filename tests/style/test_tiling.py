@@ -99,4 +99,7 @@ def test_masks_in_bfloat16(statistic: str, tile: int | None) -> None:
     J = objective(net(2), content, [Style(style, region=region)], content_weight=0, statistic=statistic, **LAYERS)
     (J32, exact), (J16, near) = (value_and_gradient(J, x, tile=tile, low=low) for low in (False, True))
     assert 0 < abs(J16 - J32) < 0.05 * J32  # rounded, and not by much
+    J = objective(net(2), content, [Style(style)], style_weight=0, **LAYERS)  # the content's part, too
+    (J32, _), (J16, _) = (value_and_gradient(J, x, tile=tile, low=low) for low in (False, True))
+    assert 0 < abs(J16 - J32) < 0.05 * J32
     assert float((near - exact).norm() / exact.norm()) < 0.05 and near.dtype == torch.float32

@@ -1,6 +1,7 @@
 """Weights and what they are weights of in one safetensors file: the reading and writing that all our nets share.
 
-Equal weights are equal bytes, and whatever is wrong with a file is a WeightsError that names it. A reader is made of
+Equal weights are equal bytes, and whatever is wrong with a file is a WeightsError that names it: a file of ours holds
+the SHA-256 of all that it says, so that not a bit of it can change unnoticed. A reader is made of
 
     tensors, metadata = weights_file.read(path)
     ... # does the metadata say that it is one of ours?
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from .digest import digest, of_tensor
 
 Net = TypeVar("Net", bound=nn.Module)
 # What tensors are made of, by safetensors' names, in the order in which files hold them: the last come first.
@@ -36,6 +38,7 @@ _CODES = {
     torch.float64: "F64",
     torch.int64: "I64",
 }
+SEAL = "sha256"  # of the tensors and of the rest of the metadata; files of others have none
 COUNTER = "num_batches_tracked"  # of batch normalisation: never used by our nets, so it is not kept
 
 
@@ -54,12 +57,12 @@ def save(net: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, st
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write `tensors` and `metadata` so that the same ones always give the same bytes: those of the safetensors
+    """Write `tensors` and `metadata`, sealed, so that equal ones always give equal bytes: those of the safetensors
     library, but for its metadata, whose order differs from run to run. One tensor after the other goes to the disk:
     those that fill the memory are not copied. Raises StorageError."""
     order = list(_CODES)
     names = sorted(tensors, key=lambda name: (-order.index(tensors[name].dtype), name))
-    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    header: dict[str, Any] = {"__metadata__": dict(sorted({**metadata, SEAL: _seal(tensors, metadata)}.items()))}
     end = 0
     for name in names:
         one = tensors[name]
@@ -80,15 +83,26 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata:
 
 def read(path: str | os.PathLike[str], *, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors (those whose names begin with `prefix`) and the metadata of a safetensors file. Raises WeightsError
-    where it cannot be read as one."""
+    where it cannot be read as one, or (with all tensors) is not what was sealed."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(os.fspath(path), "pt") as file:
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+            tensors, metadata = {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
+    seal = metadata.pop(SEAL, None)
+    if seal is not None and not prefix and seal != _seal(tensors, metadata):
+        raise WeightsError(f"{path} is damaged: what it holds is not what was written into it")
+    return tensors, metadata
+
+
+def _seal(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    seal = digest(json.dumps(sorted(metadata.items())).encode())
+    for name in sorted(tensors):
+        seal = of_tensor(tensors[name], f"{seal} {name}")
+    return seal
 
 
 @contextmanager
