@@ -2,7 +2,8 @@
 
 With `--strict` the exit code is 1 where one of them does not meet a target.
 
-By hand: `triplets.py`, `vgg19.py`, `peers.py`, `contact_sheet.py` (hours), `open_set.py` (needs a file of codes).
+By hand: `triplets.py`, `vgg19.py`, `peers.py`, `contact_sheet.py`, `downhill.py` (hours), `open_set.py`
+(needs a file of codes).
 """
 
 import argparse

@@ -51,6 +51,7 @@ def cropped(source: Path, target: Path, size: tuple[int, int] = SIZE, centre: tu
 
 
 def measure_command(data: Path, times: int = 3) -> dict[str, Any]:
+    """Medians. Raises RuntimeError where the command fails or shows no preview."""
     runs = [one_command(data) for _ in range(times)]
     return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
 
@@ -62,14 +63,15 @@ def one_command(data: Path) -> dict[str, Any]:
         photo, previews = cropped(content, folder / "photo.png"), folder / "previews"
         words = ["stylize", str(photo), str(style), "-o", str(folder / "out.png"), "--preview", str(previews), "--json"]
         began, first = time.monotonic(), None
-        run = subprocess.Popen(
-            [sys.executable, "-m", "likeness", *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        with open(folder / "said", "wb") as said:  # a pipe that nobody reads would fill up
+            run = subprocess.Popen([sys.executable, "-m", "likeness", *words], stdout=subprocess.PIPE, stderr=said)
         while run.poll() is None:
             if first is None and previews.is_dir() and any(previews.iterdir()):
                 first = time.monotonic() - began
             time.sleep(0.02)
         seconds = time.monotonic() - began
+        if run.returncode or first is None:
+            raise RuntimeError(f"likeness stylize ended with {run.returncode}: {(folder / 'said').read_text()}")
         assert run.stdout is not None
         result = json.loads(run.stdout.read())
     return {"seconds": seconds, "first_preview_s": first, "evaluations": result["steps"], "J": result["parts"]["J"]}

@@ -288,7 +288,12 @@ def test_runs_are_kept_for_what_they_were_made_with(tmp_path: Path, monkeypatch:
     assert run(vgg19, monkeypatch, *small, "--strict") == 1
     assert made == [("plain", 0.0), ("fp32", 50.0)]
     assert run(vgg19, monkeypatch, *small) == 0 and len(made) == 2
-    assert run(vgg19, monkeypatch, *small, "--history", 10) == 0 and made[2:] == [("fp32", 50.0)]
+    for other in (("--history", 10), ("--evaluations", 5)):
+        with pytest.raises(SystemExit, match="measured with other settings"):
+            run(vgg19, monkeypatch, *small, *other)
+    with pytest.raises(SystemExit):
+        run(vgg19, monkeypatch, "plien", *small)
+    assert len(made) == 2
     found = json.loads((tmp_path / "vgg19.json").read_text())
     assert found["shares"] == {"fp32 1": 0.5, "fp32 1.05": 0.5, "pairs": 1}
     assert {one["target"]: one["met"] for one in found["targets"]}["pairs >= 6"] is False

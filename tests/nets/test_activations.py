@@ -274,3 +274,24 @@ def test_threads_that_look_into_one_net_do_not_see_each_other() -> None:
     for found, expected in ((mine, wanted[0]), (other, wanted[1])):
         assert all(torch.equal(found[name], expected[name]) for name in names)
     assert hooks(net) == 0
+
+
+def test_a_pass_is_not_watched_while_another_thread_keeps_its_own() -> None:
+    """What overwrites is given copies of what its own pass keeps: it does not look through what grows elsewhere."""
+    net, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3)), torch.rand(1, 3, 9, 9)
+    seen: list[int] = []
+
+    def through() -> None:
+        given = net[0](x).detach()
+        seen.append(given.data_ptr())
+        seen.append(net[1](given).data_ptr())
+
+    def halt(name: str, a: Tensor) -> Tensor:
+        thread = threading.Thread(target=through)
+        thread.start()
+        thread.join()
+        return a
+
+    kept = activations(net, x, ["0", "1", "2"], halt)
+    assert list(kept) == ["0", "1", "2"] and len(seen) == 6
+    assert seen[::2] == seen[1::2]  # overwritten in place, as the module does

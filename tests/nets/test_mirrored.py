@@ -20,7 +20,7 @@ def made(dims: int, *, learns: bool = False) -> torch.nn.Module:
 
 @pytest.fixture(autouse=True)
 def however_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mirrored, "WORTH", 0)
+    monkeypatch.setattr(mirrored, "LARGE", 0)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -53,6 +53,14 @@ def test_weights_learn_as_ever(dims: int) -> None:
     torch.testing.assert_close(layer.weight.grad, kernel.grad, rtol=0, atol=1e-12)
 
 
+def test_a_bias_learns_beside_a_kernel_that_does_not() -> None:
+    layer = made(2)
+    assert layer.bias is not None
+    layer.bias.requires_grad_(True)  # type: ignore[operator]
+    layer(torch.randn(1, 3, 5, 6, dtype=torch.float64, requires_grad=True)).sum().backward()
+    assert layer.bias.grad.tolist() == [30.0] * 4  # type: ignore[union-attr]
+
+
 def test_pictures_keep_their_channels_together_and_bfloat16_its_precision() -> None:
     layer = mirrored_conv(2, 16, 16).requires_grad_(False)
     x = torch.randn(1, 16, 12, 10).contiguous(memory_format=torch.channels_last).requires_grad_(True)
@@ -68,7 +76,7 @@ def test_pictures_keep_their_channels_together_and_bfloat16_its_precision() -> N
 def test_small_maps_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = made(2), torch.randn(1, 3, 6, 5, dtype=torch.float64, requires_grad=True)
     framed = layer(x)
-    monkeypatch.setattr(mirrored, "WORTH", 91)
+    monkeypatch.setattr(mirrored, "LARGE", 91)
     copied = layer(x)
     assert "_Convolve" in type(framed.grad_fn).__name__ and "_Convolve" not in type(copied.grad_fn).__name__
     torch.testing.assert_close(framed, copied, rtol=0, atol=1e-12)

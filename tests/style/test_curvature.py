@@ -60,7 +60,7 @@ def test_large_samples_are_transformed_in_blocks(
 ) -> None:
     """Each block as a sample of its own; where the blocks differ by a position, still nothing is left out."""
     M, x, y = positive(0), sample(size, 1), sample(size, 2)
-    monkeypatch.setattr(curvature, "BLOCK", 128)
+    monkeypatch.setattr(curvature, "TRANSFORMED", 128)
     flat = x[0].flatten(1)
     torch.testing.assert_close(curvature.by_frequency(x.flatten(), x.shape).sum(0), flat @ flat.T)
     before, other = x.clone(), y.clone()

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from likeness.errors import InvalidOption
 from likeness.nets.perceptual import Architecture, Vgg, save
-from likeness.nets.tiles import tiles
+from likeness.nets.tiles import extent, tiles
 from likeness.style import estimate, machine
 from likeness.style.estimate import Job
 from likeness.style.objective import Style
@@ -56,7 +58,7 @@ print(json.dumps({**found.to_dict(), "measured": run.peak_memory_bytes}))
 @pytest.mark.parametrize(
     "options",
     [
-        {"size": [384, 512], "steps": 4},
+        {"size": [384, 512], "steps": 12},
         {"size": [512, 384], "steps": 4, "optimizer": "adam"},
         {"size": [512, 768], "steps": 12, "tile": 128, "history": 3, "compact": True},
     ],
@@ -142,6 +144,39 @@ def test_the_seconds_of_the_warm_up_count(monkeypatch: pytest.MonkeyPatch) -> No
         estimate.seconds(one, replace(plan, warm_up=warm_up), [size], 5, {}) for warm_up in (True, False)
     )
     assert with_it - without == pytest.approx(10**4 * (30 * (1e-4 + 1e-5) + 0.5 * 2 * (1e-3 + 2e-4)))
+
+
+@given(
+    size=st.lists(st.integers(16, 4000), min_size=1, max_size=3),
+    tile=st.integers(1, 100).map(lambda n: 8 * n),
+    coarser=st.integers(0, 3),
+)
+@settings(deadline=None, max_examples=200)
+def test_what_is_computed_at_once_is_what_the_memory_was_planned_for(size: list[int], tile: int, coarser: int) -> None:
+    """However narrow the sample: a coarse scale is computed whole only where it is no larger than a fine crop."""
+    scale = [max(1, n >> coarser) for n in size]
+    planned = math.prod(extent(n, tile, 40)[0] for n in size)
+    whole = estimate.tile_at(scale, tile, 40, size) is None
+    assert whole == (math.prod(scale) <= planned)
+    assert estimate.tile_at(scale, None, 40, size) is None
+
+
+def test_a_narrow_sample_keeps_to_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tiles are narrow too."""
+    cuts: list[int | None] = []
+
+    def evaluated(J: Any, x: torch.Tensor, *, tile: int | None, low: bool) -> tuple[float, torch.Tensor]:
+        cuts.append(tile)
+        return 1.0, torch.ones_like(x)
+
+    monkeypatch.setattr(machine, "resident", lambda: 0)
+    monkeypatch.setattr("likeness.style.stylize.within_range", evaluated)
+    content, style = torch.rand(1, 3, 20, 4000), torch.rand(1, 3, 20, 20)
+    options: dict[str, Any] = {**LAYERS, "precision": "fp32", "scales": 1, "steps": 1}
+    alone = Job(net(2, (32, 16)), (20, 4000), ((20, 20),), "lbfgs", ("relu2_1",), ("relu1_1", "relu2_1"))
+    need = estimate.memory(alone, 512, 10, False)
+    run = stylize_sample(net(2, (32, 16)), content, [Style(style)], memory_limit=limit(need), compact=False, **options)
+    assert run.settings["tile"] == 512 and cuts == [512]
 
 
 @pytest.mark.parametrize("tile", [None, 8])
@@ -230,6 +265,23 @@ def test_a_run_does_as_the_estimate_says(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found.seconds is not None and found.seconds > 0
     with pytest.raises(InvalidOption, match="can be had"):
         stylize_sample(net(), sample, [Style(sample)], steps=2, **options | {"memory_limit": 1})
+
+
+@pytest.mark.parametrize(
+    ("style", "options", "message"),
+    [
+        (Style(torch.rand(1, 3, 30, 30)), {"init": "bogus"}, "init is 'bogus'"),
+        (Style(torch.rand(1, 3, 30, 30)), {"init": torch.rand(1, 3, 29, 30)}, "init has shape"),
+        (Style(torch.rand(1, 3, 30, 30), region=torch.zeros(40, 30)), {}, "is black"),
+        (Style(torch.rand(1, 3, 30, 30), region=torch.ones(7, 7)), {}, "does not fit a content"),
+        (Style(torch.rand(1, 3, 30, 30), mask=torch.ones(7, 7)), {}, "does not fit a style"),
+    ],
+)
+def test_an_estimate_refuses_what_the_run_refuses(style: Style, options: dict[str, Any], message: str) -> None:
+    content = torch.rand(1, 3, 40, 30)
+    for ask in (estimate_sample, stylize_sample):
+        with pytest.raises(InvalidOption, match=message):
+            ask(net(), content, [style], **LAYERS, **options)
 
 
 def test_bytes_are_as_good_as_floats() -> None:

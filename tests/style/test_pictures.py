@@ -154,6 +154,15 @@ def test_the_record_makes_the_same_picture_again(encoder: Path, folder: Path, tm
     renamed = restylize(tmp_path / "out.json", encoder=tmp_path / "other.safetensors", size=80)
     assert renamed.image.shape == (60, 80, 3) and renamed.run.settings["fingerprint"] != settings["fingerprint"]
     assert renamed.run.settings["tile"] is None and renamed.run.settings["scales"] > 0  # chosen anew
+    write_image(tmp_path / "narrow.png", pictures.coffee()[:30, :300])
+    plain = stylize(
+        folder / "content.png", folder / "style.png", encoder=encoder, **FAST | {"size": 200, "scales": None}
+    )
+    plain.save(tmp_path / "scales.png")
+    assert plain.run.settings["scales"] == 1
+    (tmp_path / "scales.json").write_text((tmp_path / "scales.json").read_text().replace('"scales": 1', '"scales": 4'))
+    narrow = restylize(tmp_path / "scales.json", style=tmp_path / "narrow.png")  # whose own shape allows fewer
+    assert narrow.run.settings["scales"] == 1
     record = (tmp_path / "out.json").read_text().replace(str(encoder), str(tmp_path / "other.safetensors"))
     (tmp_path / "altered.json").write_text(record)
     with pytest.raises(FingerprintMismatch, match="is asked for"):

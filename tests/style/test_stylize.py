@@ -14,8 +14,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from likeness.errors import InvalidOption
+from likeness.errors import InvalidOption, WeightsError
 from likeness.nets.perceptual import Architecture, Vgg
+from likeness.style.descent import Descent
 from likeness.style.objective import Style, objective
 from likeness.style.stylize import Stylized, stylize_sample
 
@@ -199,6 +200,12 @@ def test_a_finished_run_that_came_to_rest_stays_as_it_is(tmp_path: Path) -> None
     first, again = (stylize_sample(net(), x, [Style(x)], **options) for _ in range(2))
     assert first.steps == again.steps == 1 and first.J == again.J
     assert np.array_equal(first.sample, again.sample)
+
+
+def test_a_checkpoint_that_lacks_something_is_damaged(tmp_path: Path) -> None:
+    Descent(sample(SIZES[2], 0)).save(tmp_path / "run", settings={})
+    with pytest.raises(WeightsError, match="run is damaged: KeyError: 'number'"):
+        run(checkpoint=tmp_path / "run")
 
 
 def test_a_run_goes_on_only_from_what_it_was_made_of(tmp_path: Path) -> None:

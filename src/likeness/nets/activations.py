@@ -55,7 +55,11 @@ def activations(
             raise _Enough
         return out
 
-    def spare(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    thread = threading.get_ident()
+
+    def spare(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if threading.get_ident() != thread:  # it is another's pass
+            return None
         return tuple(
             one.clone() if any(_same_memory(one, kept) for kept, _ in found.values()) else one for one in given
         )

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from .layers import check_dims
 
-WORTH = 1 << 21  # values of a map, measured: a copy of fewer costs less time than the sides of a frame
+LARGE = 1 << 21  # values of a map, measured: a copy of fewer costs less time than the sides of a frame
 
 _CONV: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED: dict[int, Any] = {1: F.conv_transpose1d, 2: F.conv_transpose2d}
@@ -27,11 +27,11 @@ _UNMIRRORED: dict[int, Any] = {1: torch.ops.aten.reflection_pad1d_backward, 2: t
 
 
 class _Mirrored(nn.Module):
-    """For a kernel of 3, stride 1. Where weights learn or nothing does, and for small maps, torch's way is taken."""
+    """For a kernel of 3, stride 1. Where its weights learn, or nothing does, and for small maps, it is as torch's."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        learns = torch.is_grad_enabled() and x.requires_grad and not weight.requires_grad
-        if learns and x.numel() >= WORTH:
+        learns = weight.requires_grad or (bias is not None and bias.requires_grad)
+        if torch.is_grad_enabled() and x.requires_grad and not learns and x.numel() >= LARGE:
             return _Convolve.apply(x, weight, bias)
         return super()._conv_forward(x, weight, bias)  # type: ignore[misc]
 

@@ -23,7 +23,7 @@ from ..nets.tiles import Slices, within
 from .statistics import full
 
 RINGS = 16  # from one period per sample to the finest, each as much wider than the one before
-BLOCK = 1 << 20  # positions that are transformed at once
+TRANSFORMED = 1 << 20  # positions that are transformed at once
 FADING = 0.9  # the weight of the past at each new pair
 SETTLED = 20  # pairs after which it counts
 RIDGE = 1e-4  # of a covariance's variance
@@ -99,7 +99,7 @@ def _waves(v: Tensor) -> Tensor:
 def _blocks(spatial: tuple[int, ...]) -> Iterator[tuple[Slices, Tensor]]:
     """The parts that are transformed each for itself, in bounded memory (M then is block by block what it was; it
     still is symmetric and positive, which is all that L-BFGS asks), with the rings of their frequencies."""
-    counts = [math.ceil(n / round(BLOCK ** (1 / len(spatial)))) for n in spatial]
+    counts = [math.ceil(n / round(TRANSFORMED ** (1 / len(spatial)))) for n in spatial]
     cuts = [[slice(n * i // k, n * (i + 1) // k) for i in range(k)] for n, k in zip(spatial, counts, strict=True)]
     longest = max(math.ceil(n / k) for n, k in zip(spatial, counts, strict=True))
     for block in itertools.product(*cuts):

@@ -22,7 +22,7 @@ from ..nets import weights_file
 from . import lbfgs
 
 Cost = Callable[[Tensor], tuple[float, Tensor]]
-KIND = "likeness.style-checkpoint.2"  # a later number for what earlier versions cannot go on with
+KIND = "likeness.style-checkpoint.3"  # a later number for what earlier versions cannot go on with
 
 # Step sizes for a gradient of RMS 1 and samples of 0...1: L-BFGS finds its own length, Adam moves each value by about
 # the rate, gradient descent starts small and grows while J falls.

@@ -26,7 +26,7 @@ from ..errors import InvalidOption
 from ..nets.perceptual import Vgg, smallest, stride
 from ..nets.tiles import check_tile, extent, halo, release
 from . import machine
-from .curvature import BLOCK, SETTLED
+from .curvature import SETTLED, TRANSFORMED
 from .descent import Descent
 from .objective import Style, objective
 from .stand_in import EVALUATIONS
@@ -39,7 +39,7 @@ COMPILER = 50_000_000  # bytes, measured: torch's optimisers load its compiler
 SPARE = 1  # vectors, measured: what comes and goes beside those that are counted
 SHARE = 0.9  # of what the machine can give: what is planned with
 OF_LIMIT = 0.96  # of a limit that was given, likewise: the same run takes up to 3 % more one time than another
-WORTH = 2.5  # tiles that are computed this many times over are only used when nothing else fits
+MOST_OVERLAP = 2.5  # tiles that are computed this many times over are only used when nothing else fits
 STEPPED = 1 << 17  # positions of the sample with which a step is timed
 FORWARD = 0.5  # of the time of forward and back: each layer is computed once each way
 
@@ -122,7 +122,7 @@ def memory(job: Job, tile: int | None, history: int, compact: bool) -> int:
         running += 6
     first = next(iter(channels.values()))
     targets = 16 * first * max(crop, *styles)
-    waves = 8 * min(n, BLOCK) * (job.net.architecture.in_channels + 2) if job.optimizer == "lbfgs" else 0
+    waves = 8 * min(n, TRANSFORMED) * (job.net.architecture.in_channels + 2) if job.optimizer == "lbfgs" else 0
     stepping = stepping * vector + waves
     needs = (targets + wanted + vector, wanted + running * vector + crop * _per_position(job), stepping)
     return round(LEAST + max(needs) + (0 if job.optimizer == "lbfgs" else COMPILER))
@@ -258,7 +258,7 @@ def _ways(
     around, step = halo(job.net, job.layers), max(stride(layer) for layer in job.layers)
     sides = (step * times << doubled for doubled in range(16, 0, -1) for times in (3, 2))
     cuts = [side for side in sides if side < max(job.size)]
-    worth = [side for side in cuts if repeated(job.size, side, around) <= WORTH]
+    worth = [side for side in cuts if repeated(job.size, side, around) <= MOST_OVERLAP]
     small_ones = [way for way in memories if way[1]] or memories  # tiles cost time, bfloat16 next to nothing
     yield from ((side, pairs, small) for pairs, small in small_ones for side in worth)
     yield from ((side, *memories[-1]) for side in cuts)
@@ -332,13 +332,14 @@ def seconds(job: Job, plan: Estimate, sizes: Sequence[tuple[int, ...]], steps: i
 def _evaluation(job: Job, plan: Estimate, size: tuple[int, ...], per: float, by_tiles: float, step: float) -> float:
     """Seconds of one evaluation and the step after it, with so many per position."""
     around = halo(job.net, job.layers)
-    cut = tile_at(size, plan.tile, around)
+    cut = tile_at(size, plan.tile, around, job.size)
     return math.prod(size) * ((by_tiles * repeated(size, cut, around) if cut else per) + step)
 
 
-def tile_at(size: Sequence[int], tile: int | None, around: int) -> int | None:
-    """The tile for a sample of `size`: none where the whole is no larger than a tile with what lies around it."""
-    if tile is None or math.prod(size) <= (tile + 2 * around) ** len(size):
+def tile_at(size: Sequence[int], tile: int | None, around: int, finest: Sequence[int]) -> int | None:
+    """The tile for the scale at which the sample is of `size`: none where the whole is no larger than what is computed
+    at once at the finest scale, which is what the memory is planned for."""
+    if tile is None or math.prod(size) <= math.prod(_crop(finest, tile, around)):
         return None
     return tile
 

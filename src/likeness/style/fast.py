@@ -17,7 +17,7 @@ from ..samples.images import ImageSource, read_image, resized_shape
 from . import adain, machine
 from .colour import match_colours, with_colours_of
 from .estimate import LEAST
-from .pictures import check_colours, several, to_image, to_sample, write_recorded
+from .pictures import check_colours, named, several, to_image, to_sample, write_recorded
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,15 @@ def stylize_fast(
     made = opened.stylize(picture, styles, strength=strength, blend=blend)
     if keep_color == "luminance":
         made = with_colours_of(picture, made)
-    settings = {"net": fingerprint, "size": size, "strength": strength, "blend": list(blend), "keep_color": keep_color}
+    sources = {"content": named(content), "style": [named(one) for one in several(style)]}
+    settings = {
+        **sources,
+        "net": fingerprint,
+        "size": size,
+        "strength": strength,
+        "blend": list(blend),
+        "keep_color": keep_color,
+    }
     return FastPicture(to_image(made), time.monotonic() - began, settings)
 
 

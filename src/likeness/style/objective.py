@@ -270,7 +270,8 @@ def check_cost(
     convention: str,
     **weights: float,
 ) -> None:
-    """Raises what `objective` raises of these arguments, masks apart, before anything is computed."""
+    """Raises what `objective` raises of these arguments before anything is computed (but for a mask of a style that
+    leaves nothing of a layer)."""
     layers = [*content_layers, *style_layers]
     check_layers(net, layers)
     known(statistic, STATISTICS, "statistic")
@@ -289,6 +290,11 @@ def check_cost(
         raise InvalidOption("the weights of all styles are 0; one at least must be above it")
     for number, sample in enumerate([content, *(style.sample for style in styles)]):
         check_size(net, layers, sample, f"style {number}" if number else "the content")
+    _regions(styles, tuple(content.shape[2:]))
+    for style in styles:
+        spatial = tuple(style.sample.shape[2:])
+        if style.mask is not None and tuple(style.mask.shape) != spatial:
+            raise InvalidOption(f"a mask of {tuple(style.mask.shape)} does not fit a style of {spatial}")
 
 
 def cost_options(**given: Any) -> dict[str, Any]:
@@ -336,8 +342,6 @@ def _means(net: Vgg, style: Style, layers: list[str], statistic: str, tile: int 
     """layer -> the statistic's mean over the positions of a style sample (those in its mask)."""
     collect = STATISTICS[statistic][0]
     spatial = tuple(style.sample.shape[2:])
-    if style.mask is not None and tuple(style.mask.shape) != spatial:
-        raise InvalidOption(f"a mask of {tuple(style.mask.shape)} does not fit a style of {spatial}")
     masks = {} if style.mask is None else {layer: shrink(style.mask, layer) for layer in layers}
     sums: dict[str, Any] = {}
     for one, found in walk(net, style.sample, layers, tile):

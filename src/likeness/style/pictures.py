@@ -137,7 +137,7 @@ def estimate_stylize(
 
 def restylize(record: str | os.PathLike[str], **changes: Any) -> StylizedPicture:
     """Make a picture again from the record beside it (OUT.json), with `changes` of its settings if there are any. With
-    another size or encoder, what the run chose for itself (tile, scales, ...) is chosen anew.
+    another size or encoder, other layers or pictures, what the run chose for itself (tile, scales, ...) is chosen anew.
 
     Raises UnreadableFile where the file is no such record, InvalidOption where it was made from pictures that were no
     files, and as `stylize` does.
@@ -145,12 +145,14 @@ def restylize(record: str | os.PathLike[str], **changes: Any) -> StylizedPicture
     try:
         settings = json.loads(Path(record).read_bytes())["settings"]
         stale = {"fingerprint"} if "encoder" in changes else set()
-        if {"size", "encoder"} & changes.keys():
+        if {"content", "style", "size", "encoder", "content_layers", "style_layers"} & changes.keys():
             stale |= {"tile", "scales", "history", "compact", "warm_up"}
         settings = {name: value for name, value in settings.items() if name not in stale} | changes
         sources = [settings.pop("content"), settings.pop("style")]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UnreadableFile(f"{os.fspath(record)} is not the record of a stylised picture: {error}") from error
+    if "strength" in settings:
+        raise InvalidOption(f"{os.fspath(record)} is that of a picture made in one pass: `stylize_fast` makes such")
     pictures = [sources[0], *several(sources[1]), *(one for pair in settings.get("masks", ()) for one in pair)]
     if any(one is None for one in pictures):
         raise InvalidOption(
@@ -229,15 +231,15 @@ def _task(
             )
         start = to_bytes(read_image(init), exact=tuple(picture.shape[2:]))
     settings = {
-        "content": _named(content),
-        "style": [_named(one) for one in sources],
-        "encoder": _named(encoder) if os.path.isfile(encoder) else os.fspath(encoder),
+        "content": named(content),
+        "style": [named(one) for one in sources],
+        "encoder": named(encoder) if os.path.isfile(encoder) else os.fspath(encoder),
         "fingerprint": opened.fingerprint,
         "size": size,
         "blend": list(blend),
-        "masks": [[_named(one) for one in pair] for pair in masks],
+        "masks": [[named(one) for one in pair] for pair in masks],
         "keep_color": keep_color,
-        "init": str(init) if isinstance(start, str) else _named(init),
+        "init": str(init) if isinstance(start, str) else named(init),
     }
     return _Task(opened.net, picture, styles, start, plain(settings))
 
@@ -296,7 +298,7 @@ def check_shape(size: Sequence[int], wanted: Sequence[int], what: str, whose: st
         )
 
 
-def _named(source: ImageSource) -> str | None:
+def named(source: ImageSource) -> str | None:
     """Where a file is, from whatever folder it is asked for."""
     return os.path.abspath(source) if isinstance(source, (str, os.PathLike)) else None
 

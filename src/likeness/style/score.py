@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from ..nets.opening import open_net
-from ..nets.tiles import halo, values
+from ..nets.tiles import values
 from ..samples.images import ImageSource, read_image
-from .estimate import tile_at
 from .objective import Parts, Style, check_cost, cost_options, objective
 from .pictures import check_shape, several, to_bytes
 
@@ -65,8 +64,7 @@ def style_score(
     x, target = values(to_bytes(made)), to_bytes(original, exact=size)
     styles = [Style(to_bytes(read_image(one), max(size))) for one in several(style)]
     check_cost(opened.net, target, styles, **cost)
-    tile = tile_at(size, TILE, halo(opened.net, [*cost["content_layers"], *cost["style_layers"]]))
-    parts = objective(opened.net, target, styles, tile=tile, **cost).parts(x, tile=tile)
+    parts = objective(opened.net, target, styles, tile=TILE, **cost).parts(x, tile=TILE)
     return StyleScore(parts, border_ratio(x), border_ratio(values(target)), (size[0], size[1]), opened.fingerprint)
 
 

@@ -27,7 +27,7 @@ from .tiling import within_range
 
 RIDGE = 1e-4  # of the mean square of the slim activations: keeps channels that say the same from cancelling each other
 EVALUATIONS = 30  # after which J of the large net falls no further
-WORTH = 5  # times fewer weights, from which on it pays
+SMALLER = 5  # times fewer weights, from which on it pays
 
 
 class StandIn(nn.Module):
@@ -115,4 +115,4 @@ def can_stand_in(slim: Vgg, large: Vgg, layers: Sequence[str]) -> bool:
     same = (a.spatial_dims, a.in_channels) == (b.spatial_dims, b.in_channels)
     widths = {(a.widths[block_of(layer) - 1], b.widths[block_of(layer) - 1]) for layer in layers}
     told_apart = len({width for width, _ in widths}) == len(widths)  # `StandIn.widths`
-    return same and told_apart and theirs > WORTH * ours
+    return same and told_apart and theirs > SMALLER * ours

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InvalidOption, StorageError, at_least
-from ..nets import digest
+from ..nets import digest, weights_file
 from ..nets.perceptual import Vgg
 from ..nets.precision import bfloat16_is_faster
 from ..nets.tiles import halo, release, values
@@ -131,66 +131,60 @@ def stylize_sample(
         warm_up=warm_up is not None,
     )
     given = asked if kept is None else asked | _inputs(net, content, styles, init, warm_up)
-    walk, number, done, chosen, finished = _stored(kept, given)
+    stored = _stored(kept, given)
+    walk, done, chosen = stored.walk, stored.done, stored.chosen
     if not chosen:
-        plan, _, job = _plan(net, content, styles, asked, cost, memory_limit, warm_up)
+        plan, job = _plan(net, content, styles, init, asked, cost, memory_limit, warm_up)
         chosen = {name: getattr(plan, name) for name in ("tile", "history", "compact", "scales", "warm_up")}
         chosen["precision"] = "bf16" if job.low else "fp32"
-    layers = [*cost["content_layers"], *cost["style_layers"]]
-    sizes = estimate.ladder(net, content.shape[2:], [s.sample.shape[2:] for s in styles], layers, chosen["scales"])
-    low = chosen["precision"] == "bf16"
+    sizes = _sizes(net, content, styles, cost, chosen["scales"])
+    last, low = len(sizes) - 1, chosen["precision"] == "bf16"
+    side: int | None = chosen["tile"]
     base = _base(content, init, seed)
-    around = halo(net, layers)
+
+    def walk_from(x: Tensor, by: str = optimizer) -> Descent:
+        return Descent(x, by, chosen["history"], chosen["compact"])
+
+    def warming(walk: Descent) -> None:
+        if on_progress:
+            on_progress(0, len(sizes) * steps, _told(walk, "warm-up"))
+
+    def after(number: int, before: int, walk: Descent) -> None:
+        """After each evaluation: store the walk now and then, and tell how far it is."""
+        evaluations = len(walk.trace)
+        if kept is not None and evaluations % checkpoint_every == 0:
+            walk.save(kept, number=number, done=before, chosen=chosen, settings=given)
+        if on_progress:
+            on_progress(number * steps + evaluations, len(sizes) * steps, _told(walk, f"{number + 1}/{len(sizes)}"))
+
     with _out_of_memory(sizes[-1]):
         # A run at its finest scale needs no start.
-        if warm_up is not None and chosen["warm_up"] and number < len(sizes) - bool(walk):
-
-            def warming(walk: Descent) -> None:
-                if on_progress:
-                    on_progress(0, len(sizes) * steps, _told(walk, "warm-up"))
-
-            cut = estimate.tile_at(sizes[-1], chosen["tile"], around)
-            first = Descent(_at(base, sizes[-1]), "lbfgs", chosen["history"], chosen["compact"])
+        if warm_up is not None and chosen["warm_up"] and not (walk and stored.number == last):
+            first = walk_from(_at(base, sizes[-1]), "lbfgs")
             base = content  # a start of floats is held by the walk alone
-            base = warmed(warm_up, net, first, content, styles, tile=cut, low=low, on_step=warming, **cost)
+            base = warmed(warm_up, net, first, content, styles, tile=side, low=low, on_step=warming, **cost)
             del first
-        while True:
+        for number in range(stored.number, len(sizes)):
             size = sizes[number]
-            cut = estimate.tile_at(size, chosen["tile"], around)
-            if walk is None:
-                walk = Descent(_at(base, size), optimizer, chosen["history"], chosen["compact"])
-            if number == len(sizes) - 1:
+            walk = walk or walk_from(_at(base, size))
+            if number == last:
                 base = content  # the start has served: its memory is needed
             release()  # what the scale before took
-            targets = [_scaled(one, content, size) for one in styles]
-            J = objective(net, _resized(content, size), targets, tile=cut, **cost)
-            del targets
+            J = objective(net, _resized(content, size), [_scaled(s, content, size) for s in styles], tile=side, **cost)
             release()
-
-            def after(walk: Descent, number: int = number, done: int = done) -> None:
-                """After each evaluation: store the walk now and then, and tell how far it is."""
-                evaluations = len(walk.trace)
-                if kept is not None and evaluations % checkpoint_every == 0:
-                    walk.save(kept, number=number, done=done, chosen=chosen, settings=given)
-                if on_progress:
-                    done_here = number * steps + evaluations
-                    on_progress(done_here, len(sizes) * steps, _told(walk, f"{number + 1}/{len(sizes)}"))
-
+            cut = estimate.tile_at(size, side, halo(net, J.layers), sizes[-1])
             evaluate = partial(within_range, J, tile=cut, low=low)
-            walk.run(evaluate, 0 if finished else steps, tolerance=tolerance, on_step=after)
-            if number == len(sizes) - 1:
-                break
-            del J, evaluate  # before the next scale's
-            done += len(walk.trace)
-            number += 1
-            # What the coarse run changed is added to the fine start: the start's own detail stays.
-            change = _resized(walk.best.to(walk.x.dtype) - _at(base, size), sizes[number])
-            walk = Descent(change.add_(_at(base, sizes[number])), optimizer, chosen["history"], chosen["compact"])
-            del change
+            more = 0 if stored.finished else steps
+            walk.run(evaluate, more, tolerance=tolerance, on_step=partial(after, number, done))
+            if number < last:
+                del J, evaluate  # before the next scale's
+                done += len(walk.trace)
+                walk = walk_from(_finer(walk.best.to(walk.x.dtype), base, size, sizes[number + 1]))
+        assert walk is not None
         walk.state = {}  # it goes no further
-        if kept is not None and not finished:
+        if kept is not None and not stored.finished:
             with suppress(StorageError):  # what was stored before leads to the same bytes
-                walk.save(kept, number=number, done=done, chosen=chosen, settings=given, finished=True)
+                walk.save(kept, number=last, done=done, chosen=chosen, settings=given, finished=True)
         trace, sample = tuple(walk.trace), walk.best.to(walk.x.dtype).clamp_(0, 1)
         del walk
         parts = J.parts(sample, tile=cut)
@@ -215,7 +209,8 @@ def estimate_sample(net: Vgg, content: Tensor, styles: Sequence[Style], **option
     cost = cost_options(**given["cost"])
     names = signature(_asked).parameters.keys() - {"cost"}
     asked = _asked(cost, **{name: given[name] for name in names} | {"warm_up": given["warm_up"] is not None})
-    plan, sizes, job = _plan(net, content, styles, asked, cost, given["memory_limit"], given["warm_up"])
+    plan, job = _plan(net, content, styles, given["init"], asked, cost, given["memory_limit"], given["warm_up"])
+    sizes = _sizes(net, content, styles, cost, plan.scales)
     planned = time.monotonic() - began
     return replace(plan, seconds=planned + estimate.seconds(job, plan, sizes, asked["steps"], cost))
 
@@ -261,14 +256,15 @@ def _plan(
     net: Vgg,
     content: Tensor,
     styles: Sequence[Style],
+    init: str | Tensor,
     asked: dict[str, Any],
     cost: dict[str, Any],
     memory_limit: int | None,
     warm_up: Vgg | None,
-) -> tuple[Estimate, list[tuple[int, ...]], Job]:
-    """How to run with what is asked, the sizes from coarse to fine, and what was estimated."""
+) -> tuple[Estimate, Job]:
+    """How to run with what is asked, and what was estimated. Raises what the run raises of its arguments."""
     check_cost(net, content, styles, **cost)
-    layers = [*cost["content_layers"], *cost["style_layers"]]
+    _check_init(content, init)
     job = Job(
         net,
         tuple(content.shape[2:]),
@@ -281,10 +277,18 @@ def _plan(
         low=asked["precision"] == "bf16" or (asked["precision"] == "auto" and bfloat16_is_faster()),
         slim=warm_up,
     )
-    sizes = estimate.ladder(net, job.size, job.styles, layers, asked["scales"])
+    sizes = _sizes(net, content, styles, cost, asked["scales"])
     options = {name: asked[name] for name in ("tile", "history", "compact")}
     plan = estimate.fit(job, **options, memory_limit=memory_limit)
-    return replace(plan, scales=len(sizes)), sizes, job
+    return replace(plan, scales=len(sizes)), job
+
+
+def _sizes(
+    net: Vgg, content: Tensor, styles: Sequence[Style], cost: dict[str, Any], scales: int | None
+) -> list[tuple[int, ...]]:
+    """From coarse to fine."""
+    layers = [*cost["content_layers"], *cost["style_layers"]]
+    return estimate.ladder(net, content.shape[2:], [style.sample.shape[2:] for style in styles], layers, scales)
 
 
 @contextmanager
@@ -301,17 +305,29 @@ def _out_of_memory(size: tuple[int, ...]) -> Iterator[None]:
         ) from error
 
 
-def _stored(path: Path | None, given: dict[str, Any]) -> tuple[Descent | None, int, int, dict[str, Any], bool]:
-    """The walk to go on with, its scale's number, the evaluations before it, what its run chose for itself, and
-    whether the run is finished."""
+@dataclass(frozen=True)
+class _Stored:
+    """What a checkpoint holds: the walk to go on with, its scale's number, the evaluations before it, what its run
+    chose for itself, and whether the run is finished."""
+
+    walk: Descent | None = None
+    number: int = 0
+    done: int = 0
+    chosen: dict[str, Any] = field(default_factory=dict)
+    finished: bool = False
+
+
+def _stored(path: Path | None, given: dict[str, Any]) -> _Stored:
     if path is None or not path.exists():
-        return None, 0, 0, {}, False
+        return _Stored()
     walk, more = Descent.load(path)
-    theirs = more["settings"]
-    differing = sorted(name for name in {*theirs, *given} if theirs.get(name) != given.get(name))
+    with weights_file.damaged(path):
+        theirs = more["settings"]
+        found = _Stored(walk, more["number"], more["done"], more["chosen"], more.get("finished", False))
+        differing = sorted(name for name in {*theirs, *given} if theirs.get(name) != given.get(name))
     if differing:
         raise InvalidOption(f"{path} belongs to a run with other settings ({', '.join(differing)}); name another file")
-    return walk, more["number"], more["done"], more["chosen"], more.get("finished", False)
+    return found
 
 
 def _inputs(
@@ -332,17 +348,28 @@ def _inputs(
     }
 
 
+def _check_init(content: Tensor, init: str | Tensor) -> None:
+    if isinstance(init, str):
+        if init not in ("content", "noise"):
+            raise InvalidOption(f"init is {init!r}; it must be 'content', 'noise' or a sample")
+    elif init.shape != content.shape:
+        raise InvalidOption(f"init has shape {tuple(init.shape)}, the content {tuple(content.shape)}")
+
+
 def _base(content: Tensor, init: str | Tensor, seed: int) -> Tensor:
+    """Where the run starts, at full size."""
     if isinstance(init, Tensor):
-        if init.shape != content.shape:
-            raise InvalidOption(f"init has shape {tuple(init.shape)}, the content {tuple(content.shape)}")
         return init
     if init == "content":
         return content
-    if init == "noise":
-        noise = torch.randn(content.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        return (0.5 + 0.1 * noise).to(content.dtype if content.is_floating_point() else torch.float32)
-    raise InvalidOption(f"init is {init!r}; it must be 'content', 'noise' or a sample")
+    noise = torch.randn(content.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (0.5 + 0.1 * noise).to(content.dtype if content.is_floating_point() else torch.float32)
+
+
+def _finer(best: Tensor, base: Tensor, size: tuple[int, ...], finer: tuple[int, ...]) -> Tensor:
+    """Where the walk at the next scale starts: what the coarse run changed is added to the start, whose own detail
+    stays."""
+    return _resized(best - _at(base, size), finer).add_(_at(base, finer))
 
 
 def _scaled(style: Style, content: Tensor, size: tuple[int, ...]) -> Style:

@@ -81,8 +81,8 @@ def train_perceptual(
 
     Each layer's map is the best one for the batch (`left_over`), so that only the net is learnt. Linear maps, because
     what style and content measure, differences and correlations of channels, passes through them. At the end each
-    channel is scaled so that its mean activation over the pictures is 1 (as Gatys normalised VGG-19), which changes
-    what the net computes by these factors only.
+    channel is scaled so that its mean activation over held-out pictures is 1 (as Gatys normalised VGG-19), which
+    changes what the net computes by these factors only.
 
     pictures: a folder of pictures or a zip of them; every 20th is held out.
     out: the safetensors file to write.
