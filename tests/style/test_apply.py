@@ -49,6 +49,14 @@ def test_both_files_paint_alike_at_any_size(net: Path, onnx: Path) -> None:
     assert apply(net, image, size=64).shape == (64, 64, 3)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_is_no_picture(value: float) -> None:
+    """As a net with a damaged file may give it."""
+    broken = module.Net(lambda x: np.full_like(x, value), lambda spatial: 0, 1)
+    with pytest.raises(WeightsError, match="its file is damaged"):
+        apply(broken, photographs.astronaut()[:20, :20])
+
+
 def test_resized() -> None:
     image = photographs.astronaut()[:100, :201]
     assert resized(image, None) is image

@@ -24,7 +24,9 @@ def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None
 
     parser.add_argument("content", metavar="CONTENT", help="the photograph")
     parser.add_argument("styles", metavar="STYLE", nargs="+", help="the picture, or several, to paint it like")
-    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="where to write the result (.png, .jpg)")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", type=Path, required=True, help="where to write the result (.png, .jpg)"
+    )
     option(parser, stylize, "--encoder", "a net of `likeness weights list`, or its file", metavar="NAME|FILE", type=str)
     option(parser, stylize, "--size", "longer side of the result, pixels")
     option(parser, stylize_sample, "--steps", "evaluations of J per scale, at most")
@@ -42,7 +44,9 @@ def configure(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None
     option(parser, stylize_sample, "--precision", "of convolutions", choices=("auto", "fp32", "bf16"))
     option(parser, stylize_sample, "--seed", "of the noise")
     parser.add_argument("--resume", metavar="FILE", type=Path, help="keep the run here, and go on from it")
-    parser.add_argument("--preview", metavar="DIR", type=Path, help="write the picture there now and then")
+    parser.add_argument(
+        "--preview", metavar="DIR", type=Path, help="write the picture there now and then, as OUT-00025.jpg"
+    )
     parser.add_argument("--fast", action="store_true", help="in one pass, by a net for any style")
     option(parser, stylize_fast, "--strength", "with --fast: 0 the content, 1 the style", type=float)
     option(parser, stylize_fast, "--net", "with --fast: a net for any style", metavar="NAME|FILE", type=str)
@@ -87,7 +91,7 @@ def run_fast(options: argparse.Namespace) -> int:
     picture = stylize_fast(options.content, options.styles, **chosen)
     picture.save(options.output)
     if options.json:
-        print_json({"output": options.output, **picture.to_dict()})
+        print_json({"output": str(options.output), **picture.to_dict()})
     else:
         print(f"{options.output}: {picture.seconds:.2f} s")
     return 0
@@ -133,11 +137,12 @@ def run(options: argparse.Namespace) -> int:
     if options.preview:
         refuse_overwriting([options.preview], written)
         options.preview.mkdir(parents=True, exist_ok=True)
+        refuse_overwriting(options.preview.glob(f"{options.output.stem}-*.jpg"), [*written, *read])
     with progress_bar("stylize") as bar:
 
         def on_progress(done: int, total: int, info: dict[str, Any]) -> None:
             if options.preview and done and (done == 5 or done % 25 == 0):
-                write_image(options.preview / f"{done:05}.jpg", to_image(info["sample"]()))
+                write_image(options.preview / f"{options.output.stem}-{done:05}.jpg", to_image(info["sample"]()))
             bar(done, total, {"J": info["J"], "scale": info["scale"]})
 
         try:
@@ -154,7 +159,7 @@ def run(options: argparse.Namespace) -> int:
         options.resume.unlink(missing_ok=True)
     result = picture.run
     if options.json:
-        print_json({"output": options.output, **result.to_dict()})
+        print_json({"output": str(options.output), **result.to_dict()})
         return 0
     weighted = ", ".join(f"{name} {value:.4g}" for name, value in result.parts.weighted.items() if value)
     cost = f"J {result.J[0]:.4g} -> {result.parts.J:.4g} ({weighted})"
@@ -176,10 +181,14 @@ def _told(found: Estimate, optimizer: str) -> str:
 
 
 def _layers(text: str) -> dict[str, float]:
+    parts = [one.partition("=") for one in text.split(",")]
+    names = [name.strip() for name, _, _ in parts]
     try:
-        return {name.strip(): float(weight or 1) for name, _, weight in (one.partition("=") for one in text.split(","))}
+        if not all(names) or len(set(names)) < len(names):
+            raise ValueError("a layer without a name, or named twice")
+        return {name: float(weight or 1) for name, (_, _, weight) in zip(names, parts, strict=True)}
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form relu1_1=.2,relu2_1=.8") from error
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form relu1_1=.2,relu2_1=.8: {error}") from error
 
 
 def _numbers(text: str) -> tuple[float, ...]:

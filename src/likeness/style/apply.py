@@ -138,7 +138,9 @@ def to_sample(image: np.ndarray) -> np.ndarray:
 
 
 def to_image(sample: np.ndarray) -> np.ndarray:
-    """(1, 3, h, w), 0...1 -> (h, w, 3) uint8, rounded."""
+    """(1, 3, h, w), 0...1 -> (h, w, 3) uint8, rounded. Raises WeightsError where the net gave no numbers."""
+    if not np.isfinite(sample).all():
+        raise WeightsError("what the net painted is no picture, but values that are no numbers: its file is damaged")
     return np.ascontiguousarray(np.rint(sample[0].clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0))
 
 

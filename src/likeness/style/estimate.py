@@ -40,6 +40,9 @@ SPARE = 1  # vectors, measured: what comes and goes beside those that are counte
 SHARE = 0.9  # of what the machine can give: what is planned with
 OF_LIMIT = 0.96  # of a limit that was given, likewise: the same run takes up to 3 % more one time than another
 MOST_OVERLAP = 2.5  # tiles that are computed this many times over are only used when nothing else fits
+SMALLEST_WALK = (
+    4 * 3.5
+)  # bytes per value of the sample, of any optimiser: x, its gradient, the best, what comes and goes
 STEPPED = 1 << 17  # positions of the sample with which a step is timed
 FORWARD = 0.5  # of the time of forward and back: each layer is computed once each way
 

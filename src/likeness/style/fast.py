@@ -30,7 +30,8 @@ class FastPicture:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the picture, and beside it (NAME.json) what it was made from."""
-        write_recorded(path, self.image, self.to_dict())
+        sources = [self.settings["content"], *self.settings["style"]]
+        write_recorded(path, self.image, self.to_dict(), [one for one in sources if one])
 
     def to_dict(self) -> dict[str, Any]:
         """All but the picture, for JSON."""

@@ -376,10 +376,11 @@ def check_layers(net: Vgg, layers: Sequence[str]) -> None:
 
 
 def known(name: str, names: Sequence[str] | Mapping[str, Any], what: str) -> None:
-    """Raises UnknownName, with the nearest of `names`, unless `name` is one of them."""
+    """Raises UnknownName, with the nearest of `names`, or all where none is near, unless `name` is one of them."""
     if name not in names:
-        near = get_close_matches(name, names, 1, 0)
-        raise UnknownName(f"there is no {what} called {name!r}; did you mean {near[0]!r}?")
+        near = get_close_matches(name, names, 1, 0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+        raise UnknownName(f"there is no {what} called {name!r}; {hint}")
 
 
 def check_size(net: Vgg, layers: Sequence[str], sample: Tensor, what: str) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
@@ -23,11 +24,11 @@ from ..errors import FingerprintMismatch, InvalidOption, StorageError, Unreadabl
 from ..nets.opening import open_net
 from ..nets.perceptual import Vgg
 from ..nets.tiles import values
-from ..samples.files import atomic_write
+from ..samples.files import atomic_write, overwritten
 from ..samples.images import ImageSource, read_image, resized, resized_shape, write_image
 from . import machine
 from .colour import match_colours, with_colours_of
-from .estimate import Estimate
+from .estimate import SMALLEST_WALK, Estimate
 from .objective import Style, cost_options, plain
 from .stand_in import can_stand_in
 from .stylize import Stylized, estimate_sample, stylize_sample
@@ -38,14 +39,16 @@ SLIM = "vgg-slim"  # of the catalogue: the default encoder, and what stands in f
 
 @dataclass(frozen=True)
 class StylizedPicture:
-    """`image` (h, w, 3) uint8 RGB, and how it came about."""
+    """`image` (h, w, 3) uint8 RGB, and how it came about. sources: the files that it was made from -> their SHA-256."""
 
     image: np.ndarray
     run: Stylized
+    sources: dict[str, str] = field(default_factory=dict)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the picture, and beside it (NAME.json) the settings and the trace of J: what `restylize` takes."""
-        write_recorded(path, self.image, self.run.to_dict())
+        """Write the picture, and beside it (NAME.json) the settings and the trace of J: what `restylize` takes. Raises
+        StorageError where it cannot be written, or would replace what it was made from."""
+        write_recorded(path, self.image, self.run.to_dict() | {"sources": self.sources}, self.sources)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +60,7 @@ class _Task:
     styles: list[Style]
     start: str | Tensor
     settings: dict[str, Any]
+    sources: dict[str, str]
 
 
 def stylize(
@@ -102,7 +106,8 @@ def stylize(
     sample = torch.from_numpy(stylized.sample)[None]
     if keep_color == "luminance":
         sample = with_colours_of(values(task.picture), sample)
-    return StylizedPicture(to_image(sample), replace(stylized, settings=stylized.settings | task.settings))
+    run_as_given = replace(stylized, settings=stylized.settings | task.settings)
+    return StylizedPicture(to_image(sample), run_as_given, task.sources)
 
 
 def _warm_up(task: _Task, run: dict[str, Any]) -> Vgg | None:
@@ -143,27 +148,48 @@ def restylize(record: str | os.PathLike[str], **changes: Any) -> StylizedPicture
     files, and as `stylize` does.
     """
     try:
-        settings = json.loads(Path(record).read_bytes())["settings"]
+        stored = json.loads(Path(record).read_bytes())
+        settings, made_from = stored["settings"], stored.get("sources", {})
         stale = {"fingerprint"} if "encoder" in changes else set()
         if {"content", "style", "size", "encoder", "content_layers", "style_layers"} & changes.keys():
             stale |= {"tile", "scales", "history", "compact", "warm_up"}
+        unchanged = _pictures({name: value for name, value in settings.items() if name not in changes})
         settings = {name: value for name, value in settings.items() if name not in stale} | changes
-        sources = [settings.pop("content"), settings.pop("style")]
+        pictures, sources = _pictures(settings), [settings.pop("content"), settings.pop("style")]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UnreadableFile(f"{os.fspath(record)} is not the record of a stylised picture: {error}") from error
     if "strength" in settings:
         raise InvalidOption(f"{os.fspath(record)} is that of a picture made in one pass: `stylize_fast` makes such")
-    pictures = [sources[0], *several(sources[1]), *(one for pair in settings.get("masks", ()) for one in pair)]
     if any(one is None for one in pictures):
         raise InvalidOption(
             f"{os.fspath(record)}: not all of its pictures were files; name them by content=, style= and masks="
         )
+    for one in unchanged:
+        if one in made_from and os.path.isfile(one) and _sha256(one) != made_from[one]:
+            raise InvalidOption(f"{one} is not the file that {os.fspath(record)} tells of: it changed since")
     return stylize(*sources, **settings)
 
 
-def write_recorded(path: str | os.PathLike[str], image: np.ndarray, record: dict[str, Any]) -> None:
-    """Write a picture, and beside it what it was made from. Raises StorageError where one of them cannot be written;
-    the record of an older picture does not outlive it."""
+def _pictures(settings: dict[str, Any]) -> list[Any]:
+    """The content, the styles, the masks and the start that settings name, as far as they do."""
+    found = [settings[name] for name in ("content",) if name in settings]
+    found += several(settings["style"]) if "style" in settings else []
+    found += [one for pair in settings.get("masks", ()) for one in pair]
+    return found + [init for init in (settings.get("init", "noise"),) if init not in ("content", "noise")]
+
+
+def _sha256(path: str | os.PathLike[str]) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_recorded(
+    path: str | os.PathLike[str], image: np.ndarray, record: dict[str, Any], sources: Iterable[str]
+) -> None:
+    """Write a picture, and beside it what it was made from. Raises StorageError where one of them cannot be written, or
+    is one of `sources`; the record of an older picture does not outlive it."""
+    if (taken := overwritten([path, record_of(path)], sources)) is not None:
+        raise StorageError(f"cannot write {os.fspath(path)}: the picture was made from {os.fspath(taken)}")
     text = json.dumps(record, indent=1).encode()
     write_image(path, image)
     try:
@@ -176,7 +202,7 @@ def write_recorded(path: str | os.PathLike[str], image: np.ndarray, record: dict
 
 def record_of(path: str | os.PathLike[str]) -> Path:
     """The record beside a picture."""
-    return Path(path).with_suffix(".json")
+    return Path(os.path.splitext(path)[0] + ".json")
 
 
 def check_colours(keep_color: str) -> None:
@@ -200,7 +226,7 @@ def _task(
     sources = several(style)
     for name, given in (("blend", blend), ("masks", masks)):
         if len(given) not in (0, len(sources)):
-            raise InvalidOption(f"{name} has {len(given)} entries for {len(sources)} styles")
+            raise InvalidOption(f"{name} has {len(given)} entries for {len(sources)} styles; each style has one")
     if any(not isinstance(pair, (list, tuple)) or len(pair) not in (1, 2) for pair in masks):
         raise InvalidOption(
             "each entry of masks must be a pair, (where in the content, what of the style), or (where,)"
@@ -241,7 +267,8 @@ def _task(
         "keep_color": keep_color,
         "init": str(init) if isinstance(start, str) else named(init),
     }
-    return _Task(opened.net, picture, styles, start, plain(settings))
+    files = [one for one in _pictures(settings) if one is not None]
+    return _Task(opened.net, picture, styles, start, plain(settings), {one: _sha256(one) for one in files})
 
 
 def several(style: ImageSource | Sequence[ImageSource]) -> list[Any]:
@@ -286,7 +313,8 @@ def _mask(source: ImageSource, picture: Tensor, what: str) -> Tensor:
     """A mask picture at the size of `picture`, 0...1. Raises InvalidOption where it has another shape."""
     image = read_image(source)
     height, width = picture.shape[2:]
-    check_shape(image.shape[:2], (height, width), "a mask", what)
+    name = named(source)
+    check_shape(image.shape[:2], (height, width), f"the mask {os.path.basename(name)}" if name else "a mask", what)
     return to_sample(image, exact=(height, width))[0].mean(0)
 
 
@@ -304,11 +332,13 @@ def named(source: ImageSource) -> str | None:
 
 
 def _check_memory(shapes: Sequence[tuple[int, int]], size: int, limit: int | None) -> None:
-    """Raises InvalidOption where not even the pictures fit, before they are made so large."""
+    """Raises InvalidOption where not even the pictures and the least that any walk keeps of the first one's size fit,
+    before they are made so large."""
     left = machine.available() if limit is None else limit
     needed = 3 * (sum(map(math.prod, shapes)) + max(map(math.prod, shapes)))  # bytes, and one while it is turned round
+    needed += round(3 * SMALLEST_WALK * math.prod(shapes[0]))
     if left is not None and needed > left:
         raise InvalidOption(
-            f"size is {size}: the pictures alone would take {needed / 1e9:.1f} GB of memory, and {left / 1e9:.1f} GB "
+            f"size is {size}: that would take more than {needed / 1e9:.1f} GB of memory, and {left / 1e9:.1f} GB "
             f"can be had; choose a size below {int(size * math.sqrt(left / needed))}"
         )
