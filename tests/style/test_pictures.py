@@ -112,7 +112,7 @@ def test_masks_and_blends_are_those_of_J(encoder: Path, folder: Path, tmp_path: 
     for others in ([("c1", "c1"), ("c2", "s2")], [("s1", "c1"), ("s2", "c2")], [("c2", "s2"), ("c1", "s1")]):
         wrong = expected(*(style(name, *pair) for name, pair in zip(("one", "two"), others, strict=True)))
         assert abs(wrong - both) > 1e-3 * both  # the check above tells them apart
-    with pytest.raises(InvalidOption, match="mask wide.png of 64 x 36 pixels does not have the shape of its style, 64 x 48"):
+    with pytest.raises(InvalidOption, match="wide.png of 64 x 36 pixels does not have the shape of its style, 64 x 48"):
         write_image(tmp_path / "wide.png", gray["s1"][:36])
         found(["one"], masks=[(file["c1"], tmp_path / "wide.png")])
 
