@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from likeness.errors import InvalidOption
 from likeness.nets.perceptual import Architecture, Vgg, save
 from likeness.nets.tiles import extent, tiles
-from likeness.style import estimate, machine
+from likeness.style import estimate, machine, timing
 from likeness.style.estimate import Job
 from likeness.style.objective import Style
 from likeness.style.stylize import estimate_sample, stylize_sample
@@ -133,16 +133,14 @@ def test_the_warm_up_is_counted_and_left_out_where_it_does_not_fit(monkeypatch: 
 
 
 def test_the_seconds_of_the_warm_up_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate, "_time_per_position", lambda job, *_: (1e-3 if job.slim else 1e-4, 1.0, 0.0))
-    monkeypatch.setattr(estimate, "_time_per_step", lambda job, _: (1e-5, 0.0))
+    monkeypatch.setattr(timing, "_time_per_position", lambda job, *_: (1e-3 if job.slim else 1e-4, 1.0, 0.0))
+    monkeypatch.setattr(timing, "_time_per_step", lambda job, _: (1e-5, 0.0))
     large, slim = net(2, (16, 32)), net()
     size = (100, 100)
     one = Job(large, size, (size,), "lbfgs", ("relu2_1",), ("relu1_1", "relu2_1"), slim=slim)
     plan = estimate.fit(one, tile=None, memory_limit=LARGE)
     assert plan.warm_up
-    with_it, without = (
-        estimate.seconds(one, replace(plan, warm_up=warm_up), [size], 5, {}) for warm_up in (True, False)
-    )
+    with_it, without = (timing.seconds(one, replace(plan, warm_up=warm_up), [size], 5, {}) for warm_up in (True, False))
     assert with_it - without == pytest.approx(10**4 * (30 * (1e-4 + 1e-5) + 0.5 * 2 * (1e-3 + 2e-4)))
 
 
@@ -182,12 +180,12 @@ def test_a_narrow_sample_keeps_to_its_limit(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("tile", [None, 8])
 def test_seconds_are_those_of_steps_tiles_and_passes(tile: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what was timed: per position 1 ms in one pass, 2 ms by tiles, and 10 us for the step after it."""
-    monkeypatch.setattr(estimate, "_time_per_position", lambda *_: (1e-3, 2e-3, 0.5))
-    monkeypatch.setattr(estimate, "_time_per_step", lambda *_: (1e-5, 0.25))
+    monkeypatch.setattr(timing, "_time_per_position", lambda *_: (1e-3, 2e-3, 0.5))
+    monkeypatch.setattr(timing, "_time_per_step", lambda *_: (1e-5, 0.25))
     sizes, style, layers = [(50, 60), (100, 120)], (70, 80), ["relu1_1", "relu2_1"]
     one = Job(net(), sizes[-1], (style,), "lbfgs", ("relu2_1",), tuple(layers))
     plan = estimate.fit(one, tile=tile, memory_limit=LARGE)
-    seconds = [estimate.seconds(one, plan, sizes, steps, {}) for steps in (7, 8)]
+    seconds = [timing.seconds(one, plan, sizes, steps, {}) for steps in (7, 8)]
     evaluations = 0.0
     for size in sizes:
         crops = [[cut.stop - cut.start for cut in t.crop] for t in tiles(net(), size, layers, 8)]

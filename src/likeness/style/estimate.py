@@ -1,5 +1,5 @@
-"""What a stylisation will need, before it runs: memory from a count of what it keeps, time from a short probe; and the
-tile and the optimiser's history with which it fits.
+"""What a stylisation will need, before it runs: memory from a count of what it keeps, and the tile and the optimiser's
+history with which it fits. (Its time: `style.timing`.)
 
 Counted per position (C channels of a convolution, s its stride): going forward, each convolution leaves what comes out
 of its ReLU, each max pooling its output and where the maxima were (8 bytes); on the way back about 2.5 maps of the
@@ -10,27 +10,18 @@ layer exist at once.
 
 from __future__ import annotations
 
-import itertools
 import math
-import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import InvalidOption
 from ..nets.perceptual import Vgg, smallest, stride
 from ..nets.tiles import check_tile, extent, halo, release
 from . import machine
-from .curvature import SETTLED, TRANSFORMED
-from .descent import Descent
-from .objective import Style, objective
-from .stand_in import EVALUATIONS
-from .tiling import value_and_gradient
+from .curvature import TRANSFORMED
 
 COARSEST = 96  # positions along the shorter axis from which on a coarser scale is worth its while
 HISTORY = 10  # L-BFGS pairs; more tell only in the last of many hundred evaluations
@@ -40,11 +31,7 @@ SPARE = 1  # vectors, measured: what comes and goes beside those that are counte
 SHARE = 0.9  # of what the machine can give: what is planned with
 OF_LIMIT = 0.96  # of a limit that was given, likewise: the same run takes up to 3 % more one time than another
 MOST_OVERLAP = 2.5  # tiles that are computed this many times over are only used when nothing else fits
-SMALLEST_WALK = (
-    4 * 3.5
-)  # bytes per value of the sample, of any optimiser: x, its gradient, the best, what comes and goes
-STEPPED = 1 << 17  # positions of the sample with which a step is timed
-FORWARD = 0.5  # of the time of forward and back: each layer is computed once each way
+SMALLEST_WALK = 4 * 3.5  # bytes per value, of any optimiser: x, gradient, best sample, what comes and goes
 
 
 @dataclass(frozen=True)
@@ -117,7 +104,7 @@ def memory(job: Job, tile: int | None, history: int, compact: bool) -> int:
     n = math.prod(job.size)
     vector = 4 * n * job.net.architecture.in_channels
     around = halo(job.net, job.layers)
-    crop, *styles = (math.prod(_crop(size, tile, around)) for size in (job.size, *job.styles))
+    crop, *styles = (math.prod(crop_of(size, tile, around)) for size in (job.size, *job.styles))
     channels = {name: module.out_channels for name, module in _convolutions(job)}
     wanted = sum(4 * n * channels[_conv_of(layer)] / stride(layer) ** len(job.size) for layer in job.content_layers)
     running, stepping = (SPARE + count for count in _vectors(job.optimizer, history, compact))
@@ -134,8 +121,8 @@ def memory(job: Job, tile: int | None, history: int, compact: bool) -> int:
 def warm_up_memory(job: Job, slim: Vgg, tile: int | None, history: int, compact: bool) -> int:
     """As `memory`, of the warm-up: first both nets without gradients, for the maps between them, then a walk by L-BFGS,
     whatever the run itself walks by, in the slim net with a map behind each layer."""
-    light = _standing_in(job, slim)
-    crop, *styles = (math.prod(_crop(size, tile, halo(job.net, job.layers))) for size in (job.size, *job.styles))
+    light = standing_in(job, slim)
+    crop, *styles = (math.prod(crop_of(size, tile, halo(job.net, job.layers))) for size in (job.size, *job.styles))
     channels = {name: module.out_channels for name, module in _convolutions(light)}
     mapped = sum(8 * (channels[_conv_of(layer)] + 1) / stride(layer) ** len(job.size) for layer in job.layers)
     first = sum(next(_convolutions(one))[1].out_channels for one in (job, light))
@@ -143,14 +130,22 @@ def warm_up_memory(job: Job, slim: Vgg, tile: int | None, history: int, compact:
     return round(max(LEAST + both, memory(light, tile, history, compact) + crop * mapped))
 
 
-def _standing_in(job: Job, slim: Vgg) -> Job:
+def standing_in(job: Job, slim: Vgg) -> Job:
     """The warm-up's: by L-BFGS, whatever the run itself walks by, in the slim net."""
     return replace(job, net=slim, optimizer="lbfgs", slim=None)
 
 
-def _crop(size: Sequence[int], tile: int | None, around: int) -> tuple[int, ...]:
+def crop_of(size: Sequence[int], tile: int | None, around: int) -> tuple[int, ...]:
     """Positions per axis of what is computed at once: the largest tile with what lies around it."""
     return tuple(extent(length, tile, around)[0] for length in size) if tile else tuple(size)
+
+
+def tile_at(size: Sequence[int], tile: int | None, around: int, finest: Sequence[int]) -> int | None:
+    """The tile for the scale at which the sample is of `size`: none where the whole is no larger than what is computed
+    at once at the finest scale, which is what the memory is planned for."""
+    if tile is None or math.prod(size) <= math.prod(crop_of(finest, tile, around)):
+        return None
+    return tile
 
 
 def _vectors(optimizer: str, history: int, compact: bool) -> tuple[float, float]:
@@ -306,97 +301,3 @@ def _refusal(
 
 def _mb(size: int) -> str:
     return f"{size / 1e6:,.0f} MB"
-
-
-# --- time -------------------------------------------------------------------------------------------------------------
-
-
-def seconds(job: Job, plan: Estimate, sizes: Sequence[tuple[int, ...]], steps: int, cost: dict[str, Any]) -> float:
-    """How long the run takes if it takes all its steps: J and gradient of a small sample, and a step of the optimiser,
-    are timed on this machine, and scaled by the number of positions and the overlap of tiles."""
-    crop = _crop(job.size, plan.tile, halo(job.net, job.layers))
-    per, by_tiles, once = _time_per_position(job, cost, crop, plan.tile)
-    step, at_first = _time_per_step(job, plan)
-    samples = sum(map(math.prod, [job.size, *job.styles]))
-    total = len(sizes) * once + at_first
-    for size in sizes:
-        total += steps * _evaluation(job, plan, size, per, by_tiles, step)
-        total += math.prod(size) / math.prod(sizes[-1]) * per * FORWARD * samples  # targets
-    if plan.warm_up and job.slim is not None:
-        light = _standing_in(job, job.slim)
-        slim, by_tiles, once = _time_per_position(light, cost, crop, plan.tile)
-        if job.optimizer != light.optimizer:
-            step, _ = _time_per_step(light, plan)
-        total += once + EVALUATIONS * _evaluation(light, plan, sizes[-1], slim, by_tiles, step)
-        total += (per + 2 * slim) * FORWARD * samples  # maps by both nets, and targets
-    return total + FORWARD * math.prod(sizes[-1]) * per  # J of what was made
-
-
-def _evaluation(job: Job, plan: Estimate, size: tuple[int, ...], per: float, by_tiles: float, step: float) -> float:
-    """Seconds of one evaluation and the step after it, with so many per position."""
-    around = halo(job.net, job.layers)
-    cut = tile_at(size, plan.tile, around, job.size)
-    return math.prod(size) * ((by_tiles * repeated(size, cut, around) if cut else per) + step)
-
-
-def tile_at(size: Sequence[int], tile: int | None, around: int, finest: Sequence[int]) -> int | None:
-    """The tile for the scale at which the sample is of `size`: none where the whole is no larger than what is computed
-    at once at the finest scale, which is what the memory is planned for."""
-    if tile is None or math.prod(size) <= math.prod(_crop(finest, tile, around)):
-        return None
-    return tile
-
-
-def _time_per_position(
-    job: Job, cost: dict[str, Any], largest: Sequence[int], tile: int | None
-) -> tuple[float, float, float]:
-    """Seconds per position of J and its gradient, in one pass and (if there is a `tile`) in the two that a tile takes;
-    and how much longer the first time takes, at a size not seen before. The sample is no larger than what the run
-    computes at once, so that asking takes no more memory than running."""
-    step = max(map(stride, job.layers))
-    least = 2 * max(smallest(job.net.architecture, layer) for layer in job.layers)
-    side = max(least, {1: 4096, 2: 64, 3: 16}[len(job.size)])
-    while True:
-        size = [min(n, side) for n in largest]
-        x = torch.rand(1, job.net.architecture.in_channels, *size, generator=torch.Generator().manual_seed(0))
-        J = objective(job.net, x, [Style(x)], **cost)
-        x = (x + 0.1).clamp_(0, 1)
-        evaluate = partial(value_and_gradient, J, x, low=job.low)
-        first, took = (_typical(evaluate, turns) for turns in (1, 5))
-        if took > 0.1 or side >= max(largest):
-            break
-        side *= 2
-    n = math.prod(size)
-    whole = step * math.ceil(max(size) / step)
-    by_tiles = _typical(partial(evaluate, tile=whole), 5) if tile else took
-    return took / n, by_tiles / n, max(0.0, first - took)
-
-
-def _time_per_step(job: Job, plan: Estimate) -> tuple[float, float]:
-    """Seconds per position of what the optimiser does between two evaluations, with all that it remembers; and what
-    more the first step takes (torch's optimisers load its compiler)."""
-    side = round(STEPPED ** (1 / len(job.size)))
-    size = [min(n, side) for n in job.size]
-    stretch = torch.logspace(0, 3, math.prod(size)).view(size)
-    times = [time.perf_counter()]
-
-    def bowl(x: Tensor) -> tuple[float, Tensor]:
-        slope = stretch * (x - 0.5)
-        return float((slope * (x - 0.5)).sum()), slope
-
-    turns = max(plan.history, SETTLED) + 5 if job.optimizer == "lbfgs" else 5
-    walk = Descent(torch.zeros(1, job.net.architecture.in_channels, *size), job.optimizer, plan.history, plan.compact)
-    walk.run(bowl, turns, on_step=lambda _: times.append(time.perf_counter()))
-    took = [after - before for before, after in itertools.pairwise(times)]
-    typical = statistics.median(took[-4:])
-    return typical / math.prod(size), max(0.0, took[0] - typical)
-
-
-def _typical(work: Callable[[], object], turns: int) -> float:
-    """The median: a run knows slow turns, too."""
-    times = []
-    for _ in range(turns):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)

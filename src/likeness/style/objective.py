@@ -190,6 +190,7 @@ class Objective:
             content = content + self.content_cost(found, one.windows)
             for key, value in self.style_sums(found, one.windows).items():
                 sums[key] = sums.get(key, 0) + value
+            del found  # before the next tile's
         layers = {layer: float(cost) for layer, cost in self.style_costs(sums).items()}
         plain = {"content": float(content), "style": sum(layers.values()), "tv": float(total_variation(x))}
         weighted = {"content": self.alpha * plain["content"], "style": self.beta * plain["style"]}
@@ -244,6 +245,7 @@ def objective(
                 if layer not in maps:
                     maps[layer] = a.new_empty((1, a.shape[1], *map_size(spatial, layer)))
                 within(maps[layer], one.windows[layer]).copy_(a)
+            del found, a  # or they are there while the next tile's are computed
         wanted = {layer: (weight, maps[layer]) for layer, weight in content_layers.items()}
     masks: dict[tuple[str, int], Tensor] = {}
     terms = []
@@ -348,6 +350,7 @@ def _means(net: Vgg, style: Style, layers: list[str], statistic: str, tile: int 
         for layer in layers:
             mask = masks[layer][one.windows[layer]] if masks else None
             sums[layer] = sums.get(layer, 0) + collect(found[layer], mask)[1]
+        del found  # before the next tile's
     counts = {layer: float(masks[layer].sum()) if masks else math.prod(map_size(spatial, layer)) for layer in layers}
     if min(counts.values()) <= 0:
         raise InvalidOption("the mask of a style leaves nothing of it")

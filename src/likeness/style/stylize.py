@@ -26,7 +26,7 @@ from ..nets.precision import bfloat16_is_faster
 from ..nets.tiles import halo, release, values
 from ..progress import Progress
 from ..samples.files import check_writable
-from . import estimate
+from . import estimate, timing
 from .descent import Descent
 from .estimate import Estimate, Job
 from .machine import peak_memory
@@ -212,7 +212,7 @@ def estimate_sample(net: Vgg, content: Tensor, styles: Sequence[Style], **option
     plan, job = _plan(net, content, styles, given["init"], asked, cost, given["memory_limit"], given["warm_up"])
     sizes = _sizes(net, content, styles, cost, plan.scales)
     planned = time.monotonic() - began
-    return replace(plan, seconds=planned + estimate.seconds(job, plan, sizes, asked["steps"], cost))
+    return replace(plan, seconds=planned + timing.seconds(job, plan, sizes, asked["steps"], cost))
 
 
 def _asked(
