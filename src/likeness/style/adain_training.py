@@ -19,7 +19,7 @@ from ..nets.perceptual import Vgg, until
 from ..progress import Progress
 from ..samples.files import writable
 from .adain import Adain, Decoder, adain, load, save, statistics, untrained
-from .objective import check_layers, known
+from .checks import check_layers, known
 from .pictures import open_encoder
 from .training import LAYERS, as_samples, of_pictures, practice, random_crop
 

@@ -26,7 +26,7 @@ from ..progress import Progress
 from ..samples.files import writable
 from ..samples.folders import is_picture, list_images
 from ..samples.images import read_image
-from .objective import check_layers
+from .checks import check_layers
 from .pictures import open_encoder
 
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
