@@ -94,7 +94,7 @@ def measure_fast(data: Path) -> dict[str, Any]:
     return {"p50_s": statistics.median(times[2:]), "fastest_s": min(times)}
 
 
-def measure_evaluation(data: Path, encoder: str = "vgg-slim", turns: int = 16) -> dict[str, Any]:
+def measure_evaluation(data: Path, encoder: str = "vgg-slim", turns: int = 50) -> dict[str, Any]:
     """The objective, and the same layers with a sum as cost, each forward and backward. encoder: a name or a file of
     `data`."""
     import torch

@@ -243,7 +243,9 @@ def objective(
         for one, found in walk(net, content, list(content_layers), tile):
             for layer, a in found.items():
                 if layer not in maps:
-                    maps[layer] = a.new_empty((1, a.shape[1], *map_size(spatial, layer)))
+                    last = torch.channels_last if a.ndim == 4 else torch.contiguous_format  # as they come from the net
+                    shape = 1, a.shape[1], *map_size(spatial, layer)
+                    maps[layer] = torch.empty(shape, dtype=a.dtype, device=a.device, memory_format=last)
                 within(maps[layer], one.windows[layer]).copy_(a)
             del found, a  # or they are there while the next tile's are computed
         wanted = {layer: (weight, maps[layer]) for layer, weight in content_layers.items()}

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK = 4096  # positions of one product in the activations' type; the products are added up in float64
+BLOCK = 2048  # positions of one product in float32; the products are added up in float64
+AT_ONCE = 32  # such products, by one call
 
 
 def gram(a: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -34,11 +35,7 @@ class _Gram(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(a, mask)
         ctx.set_materialize_grads(False)
-        parts = _flat(a).split(BLOCK, 1)
-        masks = [None] * len(parts) if mask is None else mask.split(BLOCK)
-        wide = ((full(p), m) for p, m in zip(parts, masks, strict=True))
-        products = ((p if m is None else p * m) @ p.T for p, m in wide)
-        return a.detach(), sum(product.double() for product in products)  # type: ignore[return-value]
+        return a.detach(), _products(_flat(a), mask)
 
     @staticmethod
     @once_differentiable
@@ -56,6 +53,23 @@ class _Gram(torch.autograd.Function):
             gradient = deeper.contiguous(memory_format=layout)
             _flat(gradient).addmm_(factor, seen)
         return gradient, None
+
+
+def _products(a: Tensor, mask: Tensor | None) -> Tensor:
+    """`a diag(m) a'` of a (c, positions), in float64."""
+    total = torch.zeros(len(a), len(a), dtype=torch.float64)
+    whole = a.shape[1] // BLOCK * BLOCK
+    for first, end in [*_cuts(whole, AT_ONCE * BLOCK), (whole, a.shape[1])]:
+        size = min(BLOCK, end - first)
+        if size:
+            blocks = full(a[:, first:end]).unflatten(1, (-1, size)).movedim(1, 0)  # (blocks, c, positions)
+            weighted = blocks if mask is None else blocks * mask[first:end].view(-1, 1, size)
+            total += torch.bmm(weighted, blocks.mT).sum(0, dtype=torch.float64)
+    return total
+
+
+def _cuts(n: int, length: int) -> list[tuple[int, int]]:
+    return [(first, min(n, first + length)) for first in range(0, n, length)]
 
 
 def _flat(a: Tensor) -> Tensor:
