@@ -55,7 +55,7 @@ def test_a_picture_of_the_right_size(encoder: Path, folder: Path, tmp_path: Path
     picture.save(tmp_path / "out.png")
     assert np.array_equal(read_image(tmp_path / "out.png"), picture.image)
     record = json.loads((tmp_path / "out.json").read_text())
-    assert record["J"] == list(picture.run.J)
+    assert record["J"] == list(picture.run.J) == list(picture.trace)
     assert record["settings"]["content"] == str(folder / "content.png")
     assert min(picture.run.J) < picture.run.J[0]
 

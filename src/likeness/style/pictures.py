@@ -45,6 +45,11 @@ class StylizedPicture:
     run: Stylized
     sources: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def trace(self) -> tuple[float, ...]:
+        """J after each evaluation at the finest scale."""
+        return self.run.J
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the picture, and beside it (NAME.json) the settings and the trace of J: what `restylize` takes. Raises
         StorageError where it cannot be written, or would replace what it was made from."""
