@@ -22,12 +22,11 @@ from typing import Any
 from unittest.mock import patch
 
 from targets import data_folder, parser_of, run_parts
-from vgg19 import PAIRS
+from vgg19 import PAIRS, large, samples
 
-from likeness.samples.images import read_image
 from likeness.style import curvature
 from likeness.style.objective import Style
-from likeness.style.pictures import open_encoder, to_sample
+from likeness.style.pictures import open_encoder
 from likeness.style.stylize import stylize_sample
 
 NEVER = sys.maxsize
@@ -42,11 +41,7 @@ WAYS: dict[str, dict[str, Any]] = {  # pairs, in bfloat16 or not, and how many a
 
 def trace(options: Any, number: int, encoder: str | Path, settled: int, **run: Any) -> list[float]:
     """J after each evaluation at full size, of pair `number` of `vgg19.py`."""
-    folder = options.data / "style"
-    content, style = (
-        to_sample(read_image(folder / kind / f"{name}.jpg"), options.size)
-        for kind, name in zip(("content", "paintings_pd"), PAIRS[number], strict=True)
-    )
+    content, style = samples(options, *PAIRS[number])
     chosen = {"scales": 1, "tolerance": 0.0, "precision": "fp32", "steps": options.evaluations} | run
     with patch.object(curvature, "SETTLED", settled):
         return list(stylize_sample(open_encoder(encoder), content, [Style(style)], **chosen).J)
@@ -69,9 +64,8 @@ def measure_curvature(options: Any) -> dict[str, Any]:
 
 
 def measure_warm_up(options: Any) -> dict[str, Any]:
-    large = options.data / "weights/vgg19_normalised_relu4_1.npz"
     runs = {
-        name: trace(options, 0, large, curvature.SETTLED, history=10, warm_up=slim)
+        name: trace(options, 0, large(options), curvature.SETTLED, history=10, warm_up=slim)
         for name, slim in (("cold", None), ("warm", open_encoder("vgg-slim")))
     }
     return {name: reached(J, 1.05 * min(runs["cold"])) for name, J in runs.items()}

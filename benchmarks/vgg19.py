@@ -148,18 +148,28 @@ def summary(pairs: list[dict[str, Trace]]) -> dict[str, float]:
 
 def made_with(options: Any, method: str, goal: float) -> dict[str, Any]:
     """What a run's time depends on, beside the machine. goal: the J at which ours may end."""
-    names = ("vgg19_normalised_relu4_1.npz", "vgg-slim")[: 1 if method == "plain" else 2]
-    nets = [open_net(options.data / "weights" / name if name.endswith(".npz") else name).fingerprint for name in names]
+    used = [large(options)] if method == "plain" else [large(options), "vgg-slim"]
+    nets = [open_net(one).fingerprint for one in used]
     found = {"size": options.size, "evaluations": options.evaluations, "nets": nets, "style_weight": BETA}
     return found if method == "plain" else found | {"history": options.history, "goal": goal}
 
 
+def large(options: Any) -> Path:
+    return options.data / "weights/vgg19_normalised_relu4_1.npz"
+
+
+def samples(options: Any, content: str, style: str) -> tuple[Tensor, Tensor]:
+    """The two of a pair."""
+    pictures = options.data / "style"
+    files = pictures / f"content/{content}.jpg", pictures / f"paintings_pd/{style}.jpg"
+    photograph, painting = (to_sample(read_image(file), options.size) for file in files)
+    return photograph, painting
+
+
 def measure(options: Any, content_name: str, style_name: str, method: str, goal: float) -> Trace:
     """goal: the J at which ours may end."""
-    pictures = options.data / "style"
-    content = to_sample(read_image(pictures / f"content/{content_name}.jpg"), options.size)
-    style = to_sample(read_image(pictures / f"paintings_pd/{style_name}.jpg"), options.size)
-    net = open_encoder(options.data / "weights/vgg19_normalised_relu4_1.npz")
+    content, style = samples(options, content_name, style_name)
+    net = open_encoder(large(options))
     if method == "plain":
         return plain(net, content, style, options.evaluations)
     judge = objective(net, content, [Style(style)], style_weight=BETA)

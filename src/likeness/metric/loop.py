@@ -145,7 +145,7 @@ def fit(
         nn.utils.clip_grad_norm_(weights.parameters(), 5.0)
         state.optimiser.step()
         _average(state.averaged, net, min(average, (1 + step) / (10 + step)))
-        spread = alarm.watch(codes, step) if alarm else None
+        spread = {"spread": alarm.watch(codes, step)} if alarm else {}
         done = step + 1
         if processes.rank == 0 and (done % every == 0 or done == schedule.steps):
             if on_checkpoint:
@@ -156,8 +156,7 @@ def fit(
             rate = (done - start) / (time.monotonic() - began)
             info: dict[str, Any] = {"loss": float(terms.loss.detach()), "lr": schedule(step)}
             info |= {"steps_per_s": rate, "eta_s": (schedule.steps - done) / rate, "precision": precision}
-            info |= {"spread": spread} if alarm else {}
-            on_progress(done, schedule.steps, info | terms.info | figures)
+            on_progress(done, schedule.steps, info | spread | terms.info | figures)
     if start == schedule.steps and processes.rank == 0 and on_checkpoint:  # a finished run, begun again
         on_checkpoint(state.averaged, start)
     return state.averaged.eval()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import os
 import secrets
@@ -16,6 +15,7 @@ from typing import IO
 
 from ..errors import StorageError, WeightsError
 from ..progress import Progress
+from ..samples.files import sha256_of
 
 CHUNK = 1 << 16
 ATTEMPTS = 3  # per address; every one resumes where the one before it stopped
@@ -76,7 +76,7 @@ def _try(
     reasons = []
     for url in urls:
         for _ in range(ATTEMPTS):
-            if size is None and part.exists() and _sha256(part) == sha256:
+            if size is None and part.exists() and sha256_of(part) == sha256:
                 return []  # an earlier call fetched all of it, and was interrupted before it took its name
             try:
                 total = _fetch(url, part, size, timeout, on_progress)
@@ -89,17 +89,12 @@ def _try(
             if have < total:
                 reasons.append(f"{url}: broke off after {have} of {total} bytes")
                 continue
-            found = _sha256(part)
+            found = sha256_of(part)
             if found == sha256:
                 return []
             part.unlink()  # the first half may be another file's: begin again
             reasons.append(f"{url}: SHA-256 is {found[:16]}..., expected {sha256[:16]}...; what came was thrown away")
     return reasons or ["no address is known"]
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InvalidOption, UnknownName, WeightsError
+from ..samples.files import sha256_of
 from . import catalogue
 from .entries import Kind
 from .perceptual import Vgg, read_net
@@ -54,8 +54,7 @@ def locate(
                 )
             return catalogue.path(net, on_progress=on_progress), one.fingerprint
     try:
-        with open(Path(net), "rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = sha256_of(net)
     except OSError as error:
         raise WeightsError(f"{os.fspath(net)}: cannot be read: {error.strerror}") from error
     return Path(net), catalogue.fingerprint(sha256, None, None)

@@ -89,11 +89,13 @@ def check_tile(tile: int, layers: Sequence[str]) -> None:
 
 def walk(net: Vgg, x: Tensor, layers: Sequence[str], tile: int | None) -> Iterator[tuple[Tile, dict[str, Tensor]]]:
     """(tile, activations that belong to it) of x (1, c, *spatial), of floats or bytes, one tile after the other; one
-    tile that is the whole sample where `tile` is None."""
+    tile that is the whole sample where `tile` is None. What was given is emptied when the next is asked for."""
     size = tuple(x.shape[2:])
     cuts = tiles(net, size, layers, tile) if tile else [_tile(size, layers, [(0, n, 0, n) for n in size])]
     for one in cuts:
-        yield one, one.of(activations(net, values(within(x, one.crop)), layers))
+        found = one.of(activations(net, values(within(x, one.crop)), layers))
+        yield one, found
+        found.clear()  # or it is there while the next tile's is computed
 
 
 def release() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 import stat
@@ -79,6 +80,12 @@ def overwritten(
     """The first of `targets` that is the same file as one of `inputs`, by whatever name or link; None where none is."""
     taken = {_identity(path) for path in inputs}
     return next((path for path in targets if _identity(path) in taken), None)
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Of the bytes of a file, in hex. Raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_kind(path: str | os.PathLike[str]) -> None:

@@ -31,7 +31,6 @@ SPARE = 1  # vectors, measured: what comes and goes beside those that are counte
 SHARE = 0.9  # of what the machine can give: what is planned with
 OF_LIMIT = 0.96  # of a limit that was given, likewise: the same run takes up to 3 % more one time than another
 MOST_OVERLAP = 2.5  # tiles that are computed this many times over are only used when nothing else fits
-SMALLEST_WALK = 4 * 3.5  # bytes per value, of any optimiser: x, gradient, best sample, what comes and goes
 
 
 @dataclass(frozen=True)
@@ -156,6 +155,9 @@ def _vectors(optimizer: str, history: int, compact: bool) -> tuple[float, float]
         pairs = (history - 0.5) if compact else (2 * history - 1)  # the newest one half, but for the gradients
         return 3 + best + pairs, 3 + best + pairs + (0.5 if compact else 1)
     return {"adam": (4 + best, 6 + best)}.get(optimizer, (2 + best, 2 + best))
+
+
+SMALLEST_WALK = 4 * (SPARE + _vectors("gd", 1, compact=True)[0])  # bytes per value: no walk keeps less
 
 
 def _per_position(job: Job) -> float:

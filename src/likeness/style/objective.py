@@ -190,7 +190,6 @@ class Objective:
             content = content + self.content_cost(found, one.windows)
             for key, value in self.style_sums(found, one.windows).items():
                 sums[key] = sums.get(key, 0) + value
-            del found  # before the next tile's
         layers = {layer: float(cost) for layer, cost in self.style_costs(sums).items()}
         plain = {"content": float(content), "style": sum(layers.values()), "tv": float(total_variation(x))}
         weighted = {"content": self.alpha * plain["content"], "style": self.beta * plain["style"]}
@@ -241,13 +240,14 @@ def objective(
     if content_layers:
         maps: dict[str, Tensor] = {}
         for one, found in walk(net, content, list(content_layers), tile):
-            for layer, a in found.items():
+            for layer in content_layers:
+                a = found[layer]
                 if layer not in maps:
                     last = torch.channels_last if a.ndim == 4 else torch.contiguous_format  # as they come from the net
                     shape = 1, a.shape[1], *map_size(spatial, layer)
                     maps[layer] = torch.empty(shape, dtype=a.dtype, device=a.device, memory_format=last)
                 within(maps[layer], one.windows[layer]).copy_(a)
-            del found, a  # or they are there while the next tile's are computed
+            del a
         wanted = {layer: (weight, maps[layer]) for layer, weight in content_layers.items()}
     masks: dict[tuple[str, int], Tensor] = {}
     terms = []
@@ -352,7 +352,6 @@ def _means(net: Vgg, style: Style, layers: list[str], statistic: str, tile: int 
         for layer in layers:
             mask = masks[layer][one.windows[layer]] if masks else None
             sums[layer] = sums.get(layer, 0) + collect(found[layer], mask)[1]
-        del found  # before the next tile's
     counts = {layer: float(masks[layer].sum()) if masks else math.prod(map_size(spatial, layer)) for layer in layers}
     if min(counts.values()) <= 0:
         raise InvalidOption("the mask of a style leaves nothing of it")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -24,7 +23,7 @@ from ..errors import FingerprintMismatch, InvalidOption, StorageError, Unreadabl
 from ..nets.opening import open_net
 from ..nets.perceptual import Vgg
 from ..nets.tiles import values
-from ..samples.files import atomic_write, overwritten
+from ..samples.files import atomic_write, overwritten, sha256_of
 from ..samples.images import ImageSource, read_image, resized, resized_shape, write_image
 from . import machine
 from .colour import match_colours, with_colours_of
@@ -170,7 +169,7 @@ def restylize(record: str | os.PathLike[str], **changes: Any) -> StylizedPicture
             f"{os.fspath(record)}: not all of its pictures were files; name them by content=, style= and masks="
         )
     for one in unchanged:
-        if one in made_from and os.path.isfile(one) and _sha256(one) != made_from[one]:
+        if one in made_from and os.path.isfile(one) and sha256_of(one) != made_from[one]:
             raise InvalidOption(f"{one} is not the file that {os.fspath(record)} tells of: it changed since")
     return stylize(*sources, **settings)
 
@@ -181,11 +180,6 @@ def _pictures(settings: dict[str, Any]) -> list[Any]:
     found += several(settings["style"]) if "style" in settings else []
     found += [one for pair in settings.get("masks", ()) for one in pair]
     return found + [init for init in (settings.get("init", "noise"),) if init not in ("content", "noise")]
-
-
-def _sha256(path: str | os.PathLike[str]) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_recorded(
@@ -273,7 +267,7 @@ def _task(
         "init": str(init) if isinstance(start, str) else named(init),
     }
     files = [one for one in _pictures(settings) if one is not None]
-    return _Task(opened.net, picture, styles, start, plain(settings), {one: _sha256(one) for one in files})
+    return _Task(opened.net, picture, styles, start, plain(settings), {one: sha256_of(one) for one in files})
 
 
 def several(style: ImageSource | Sequence[ImageSource]) -> list[Any]:

@@ -65,7 +65,7 @@ def stand_in(slim: Vgg, large: Vgg, samples: Sequence[Tensor], layers: Sequence[
                 a = torch.cat([a, torch.ones_like(a[:1])])
                 own[layer] = own.get(layer, 0) + (a @ a.T).double()
                 cross[layer] = cross.get(layer, 0) + (t @ a.T).double()
-            del wanted, found, t, a  # before the next tile's
+            del t, a
     maps = {}
     for layer in layers:
         ridge = RIDGE * own[layer].diagonal().mean() * torch.eye(len(own[layer]), dtype=torch.float64)

@@ -57,7 +57,7 @@ class _Gram(torch.autograd.Function):
 
 def _products(a: Tensor, mask: Tensor | None) -> Tensor:
     """`a diag(m) a'` of a (c, positions), in float64."""
-    total = torch.zeros(len(a), len(a), dtype=torch.float64)
+    total = torch.zeros(len(a), len(a), dtype=torch.float64, device=a.device)
     whole = a.shape[1] // BLOCK * BLOCK
     for first, end in [*_cuts(whole, AT_ONCE * BLOCK), (whole, a.shape[1])]:
         size = min(BLOCK, end - first)
