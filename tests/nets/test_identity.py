@@ -32,6 +32,17 @@ def test_codes_are_unit_and_of_the_length_asked(dims: int) -> None:
     assert torch.allclose(codes.norm(dim=1), torch.ones(3), atol=1e-6)
 
 
+@pytest.mark.parametrize(("given", "found"), [("float64", "float64"), ("float32", "float32"), ("bfloat16", "float32")])
+def test_codes_are_never_rounded_below_float32(given: str, found: str) -> None:
+    """Nor those of a net in float64 to it: what is measured in codes is measured as finely as they were made."""
+    kind = getattr(torch, given)
+    tower, x = settled(small(2)), torch.randn(3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    codes = tower.to(kind)(x.to(kind))
+    assert codes.dtype == getattr(torch, found)
+    lengths = codes.double().norm(dim=1)
+    torch.testing.assert_close(lengths, torch.ones_like(lengths), rtol=0, atol=1e-15 if given == "float64" else 1e-6)
+
+
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_other_resolutions_resample_the_last_kernel(dims: int) -> None:
     """On a constant sample, a kernel that keeps its sum gives (inside the borders' reach) the same code at any size."""

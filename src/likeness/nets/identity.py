@@ -100,7 +100,8 @@ class Tower(nn.Module):
     def head(self, x: Tensor) -> Tensor:
         """From the last maps [b, channels, *map] to the code."""
         x = self.norm(self._whole(x)).flatten(1)  # [b, channels]
-        return F.normalize(self.code(x).float())  # [b, code_length]
+        code = self.code(x)
+        return F.normalize(code.to(torch.promote_types(code.dtype, torch.float32)))  # [b, code_length]
 
     def _whole(self, x: Tensor) -> Tensor:
         """The depthwise convolution over the whole map; for a smaller or larger sample (training starts at a low

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +25,7 @@ from .statistics import full
 
 RINGS = 16  # from one period per sample to the finest, each as much wider than the one before
 TRANSFORMED = 1 << 20  # positions that are transformed at once
+ROW = 512  # waves of a ring, multiplied at once
 FADING = 0.9  # the weight of the past at each new pair
 SETTLED = 20  # pairs after which it counts
 RIDGE = 1e-4  # of a covariance's variance
@@ -69,26 +71,20 @@ def by_frequency(v: Tensor, shape: torch.Size) -> Tensor:
     """Covariances of the channels of v (flat, of shape (1, c, *spatial)) over the frequencies of each ring: (rings, c,
     c), float64. They add up to `v_i v_j` over all positions (Parseval)."""
     found = torch.zeros(RINGS, shape[1], shape[1], dtype=torch.float64)
-    for block, ring in _blocks(tuple(shape[2:])):
+    for block, rings in _blocks(tuple(shape[2:])):
         part = within(v.view(shape), block)
-        waves = _waves(part)
-        for i, a in enumerate(waves):
-            for j, b in enumerate(waves[: i + 1]):
-                products = a.real * b.real + a.imag * b.imag
-                products[..., 1 : (part.shape[-1] + 1) // 2] *= 2  # their conjugates are left out of `waves`
-                sums = torch.bincount(ring.flatten(), products.flatten(), minlength=RINGS)
-                found[:, i, j] += sums / part[0, 0].numel()
-    return found + found.tril(-1).mT
+        rows = rings.rows(_waves(part))
+        counted = (rows.unflatten(2, (ROW, 2)) * rings.count).flatten(2)
+        found.index_add_(0, rings.ring, (counted @ rows.mT).double() / part[0, 0].numel())
+    return found
 
 
 def apply(M: Tensor, d: Tensor) -> None:
     """d (1, c, *spatial) -> M d, in place."""
-    for block, ring in _blocks(tuple(d.shape[2:])):
+    for block, rings in _blocks(tuple(d.shape[2:])):
         part = within(d, block)
-        waves, spatial = _waves(part), part.shape[2:]
-        for i, channel in enumerate(part[0]):
-            mixed = sum(M[:, i, j].to(d.dtype)[ring] * wave for j, wave in enumerate(waves))
-            channel.copy_(torch.fft.irfftn(mixed, s=spatial, dim=list(range(len(spatial)))))
+        mixed = rings.waves(M.to(d.dtype)[rings.ring] @ rings.rows(_waves(part)))
+        part[0] = torch.fft.irfftn(mixed, s=part.shape[2:], dim=list(range(1, mixed.ndim)))
 
 
 def _waves(v: Tensor) -> Tensor:
@@ -96,23 +92,61 @@ def _waves(v: Tensor) -> Tensor:
     return torch.fft.rfftn(full(v[0]), dim=list(range(1, v.ndim - 1)))
 
 
-def _blocks(spatial: tuple[int, ...]) -> Iterator[tuple[Slices, Tensor]]:
+@dataclass(frozen=True)
+class _Rings:
+    """The frequencies of one shape ring by ring, in rows of ROW of one ring each, for products of many at once.
+
+    shape: of the frequencies; order: the frequency at each place of the rows; place: the place of each frequency; ring:
+    of each row; count (rows, 1, ROW, 1): 2 for waves whose conjugates `_waves` leaves out, 0 for what fills a row up, 1
+    for the others.
+    """
+
+    shape: tuple[int, ...]
+    order: Tensor
+    place: Tensor
+    ring: Tensor
+    count: Tensor
+
+    def rows(self, waves: Tensor) -> Tensor:
+        """(c, *frequencies) -> (rows, c, 2 ROW), real and imaginary parts side by side."""
+        parts = torch.view_as_real(waves.flatten(1)[:, self.order])
+        return parts.view(len(waves), -1, 2 * ROW).transpose(0, 1)
+
+    def waves(self, rows: Tensor) -> Tensor:
+        """The inverse of `rows`."""
+        parts = rows.transpose(0, 1).reshape(rows.shape[1], -1, 2)
+        return torch.view_as_complex(parts)[:, self.place].view(-1, *self.shape)
+
+
+def _blocks(spatial: tuple[int, ...]) -> Iterator[tuple[Slices, _Rings]]:
     """The parts that are transformed each for itself, in bounded memory (M then is block by block what it was; it
     still is symmetric and positive, which is all that L-BFGS asks), with the rings of their frequencies."""
     counts = [math.ceil(n / round(TRANSFORMED ** (1 / len(spatial)))) for n in spatial]
     cuts = [[slice(n * i // k, n * (i + 1) // k) for i in range(k)] for n, k in zip(spatial, counts, strict=True)]
     longest = max(math.ceil(n / k) for n, k in zip(spatial, counts, strict=True))
     for block in itertools.product(*cuts):
-        yield block, _ring(tuple(cut.stop - cut.start for cut in block), longest)
+        yield block, _rings(tuple(cut.stop - cut.start for cut in block), longest)
 
 
 @lru_cache(maxsize=8)
-def _ring(spatial: tuple[int, ...], longest: int) -> Tensor:
-    """The number of each frequency's ring, (*frequencies): 0 for up to one period in `longest` positions."""
+def _rings(spatial: tuple[int, ...], longest: int) -> _Rings:
+    """Ring 0 holds what has up to one period in `longest` positions."""
     axes = [torch.fft.fftfreq(n) for n in spatial[:-1]] + [torch.fft.rfftfreq(spatial[-1])]
     square = torch.zeros(())
     for axis in axes:
         square = square[..., None] + axis.square()
     finest = math.log2(max(longest * math.sqrt(len(spatial)) / 2, 2))
-    place = (square.sqrt() * longest).clamp_min(1).log2() / finest
-    return (place * (RINGS - 1)).round().int()
+    ring = ((square.sqrt() * longest).clamp_min(1).log2() / finest * (RINGS - 1)).round().long()
+    count = torch.ones(ring.shape)
+    count[..., 1 : (spatial[-1] + 1) // 2] = 2
+    members = ring.flatten().bincount(minlength=RINGS)
+    rows = (members + ROW - 1) // ROW
+    filled = (rows * ROW - members).cumsum(0) - (rows * ROW - members)  # places that rings before this one leave empty
+    place = torch.empty(ring.numel(), dtype=torch.int32)
+    place[ring.flatten().argsort(stable=True)] = (torch.arange(len(place)) + filled.repeat_interleave(members)).int()
+    order = torch.zeros(int(rows.sum()) * ROW, dtype=torch.int32)
+    order[place] = torch.arange(len(place), dtype=torch.int32)
+    counts = torch.zeros(len(order))
+    counts[place] = count.flatten()
+    ring_of_row = torch.arange(RINGS).repeat_interleave(rows)
+    return _Rings(tuple(ring.shape), order, place, ring_of_row, counts.view(-1, 1, ROW, 1))

@@ -22,11 +22,11 @@ from ..nets import weights_file
 from . import lbfgs
 
 Cost = Callable[[Tensor], tuple[float, Tensor]]
-KIND = "likeness.style-checkpoint.3"  # a later number for what earlier versions cannot go on with
+KIND = "likeness.style-checkpoint.4"  # a later number for what earlier versions cannot go on with
 
-# Step sizes for a gradient of RMS 1 and samples of 0...1: L-BFGS finds its own length, Adam moves each value by about
-# the rate, gradient descent starts small and grows while J falls.
-RATES = {"lbfgs": 1.0, "adam": 0.02, "gd": 0.01}
+# Step sizes for a gradient of RMS 1 and samples of 0...1: L-BFGS finds its own length, up to this RMS; Adam moves each
+# value by about the rate; gradient descent starts small and grows while J falls.
+RATES = {"lbfgs": 0.05, "adam": 0.02, "gd": 0.01}
 WORSE = 3.0  # J above this many times the lowest counts as a failed step
 
 
@@ -123,7 +123,7 @@ class Descent:
     @torch.no_grad()
     def _move(self, gradient: Tensor, optimizer: torch.optim.Optimizer | None) -> None:
         if optimizer is None:
-            lbfgs.move(self.x, gradient, self.state, rate=self.rate, history=self.history, compact=self.compact)
+            lbfgs.move(self.x, gradient, self.state, longest=self.rate, history=self.history, compact=self.compact)
             return
         for group in optimizer.param_groups:
             group["lr"] = self.rate

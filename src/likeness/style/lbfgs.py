@@ -1,16 +1,18 @@
-"""L-BFGS with a fixed step length (Nocedal & Wright 2006, algorithms 7.4 and 7.5), for samples so large that a vector
-of their size is a large share of the memory. The two loops begin with the curvature by frequency and colour
+"""L-BFGS without a line search (Nocedal & Wright 2006, algorithms 7.4 and 7.5), for samples so large that a vector of
+their size is a large share of the memory. The two loops begin with the curvature by frequency and colour
 (`style.curvature`), once enough pairs were seen, instead of with y's / y'y.
 
 Between two steps it keeps the last gradient, the last step and the pairs, and nothing else of the sample's size; it
 works in the memory of the gradient it is given; and it can keep steps and pairs in bfloat16. (torch's copies the
 gradient, keeps the direction too, and has only its parameters' precision.) In float32 it walks at first where torch's
 `LBFGS(max_iter=1)` with tolerances of 0 walks, but for the first step where |g|_1 is above 1e4, as of any picture:
-torch's is g/|g|_1, ours 1e-4 g.
+torch's is g/|g|_1, ours 1e-4 g; and for steps that are longer than they may be: two gradients that hardly differ, as
+where the first step led into a valley's floor, promise a bowl so wide that the next one leaves it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,11 +26,12 @@ FIRST = 1e-4  # the first step of a large sample, per g: torch's 1/|g|_1, with a
 FLATTEST = 1e-10  # pairs with y's below it say nothing (of gradients of about RMS 1)
 
 
-def move(x: Tensor, gradient: Tensor, state: dict[str, Any], *, rate: float, history: int, compact: bool) -> None:
+def move(x: Tensor, gradient: Tensor, state: dict[str, Any], *, longest: float, history: int, compact: bool) -> None:
     """One step of `x` (1, c, *spatial), in place.
 
     gradient: of J at x; contiguous, and taken over.
     state: {} before the first step, and what this function left there before every other one.
+    longest: a step's RMS is at most this.
     history: pairs of steps and changes of the gradient that are remembered, at least 1.
     compact: keep them in bfloat16.
     """
@@ -50,8 +53,10 @@ def move(x: Tensor, gradient: Tensor, state: dict[str, Any], *, rate: float, his
     if first or dot(g, d) >= 0:  # rounding can turn a direction uphill
         pairs.clear()
         torch.neg(g, out=d)
-        rate *= min(1.0, max(1 / max(float(torch.linalg.vector_norm(g, 1)), 1e-30), FIRST))
-    d.mul_(rate)
+        d.mul_(min(1.0, max(1 / max(float(torch.linalg.vector_norm(g, 1)), 1e-30), FIRST)))
+    rms = float(torch.linalg.vector_norm(d)) / math.sqrt(d.numel())
+    if rms > longest:
+        d.mul_(longest / rms)
     del pairs[: max(0, len(pairs) - history + 1)]  # the step makes the next pair
     state["step"] = _kept(d, compact)
     for part, step in _together(x.view(-1), state["step"]):
