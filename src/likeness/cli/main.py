@@ -6,6 +6,7 @@ Exit codes: 0 done (verify: match), 1 verify: no match, 2 cannot decide or an er
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -83,7 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a file name that the terminal cannot show is no reason to fail
             stream.reconfigure(errors="backslashreplace")
     try:
-        options = build_parser(arguments).parse_args(arguments)
+        gc.disable()  # torch alone brings a million objects, that stay: looking through them takes a fifth of its import
+        try:
+            options = build_parser(arguments).parse_args(arguments)
+        finally:
+            gc.freeze()
+            gc.enable()
         status = int(options.run(options) or 0)
         if sys.stdout is not None:  # closed
             sys.stdout.flush()

@@ -65,7 +65,7 @@ def stylize_sample(
     content: Tensor,
     styles: Sequence[Style],
     *,
-    steps: int = 100,
+    steps: int = 75,
     init: str | Tensor = "content",
     optimizer: str = "lbfgs",
     scales: int | None = None,
