@@ -1,6 +1,6 @@
 """How near do pictures that `vgg-slim` painted come to those of full VGG-19?
 
-    python benchmarks/contact_sheet.py [--out out/sheet] [--data FOLDER] [--size 384] [--steps 100] [--contents FILE...]
+    python benchmarks/contact_sheet.py [--out out/sheet] [--data FOLDER] [--size 384] [--steps 75] [--contents FILE...]
         [--styles FILE...] [--encoders NAME|FILE...] [--judge FILE] [--betas NUMBER...] [--front-pairs 3]
 
 Every photograph is painted like every painting by every encoder, with the default settings of `likeness stylize`, but

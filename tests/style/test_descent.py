@@ -90,6 +90,22 @@ def scripted(costs: list[float], optimizer: str) -> list[tuple[float, float, boo
     return found
 
 
+def test_a_floor_that_hardly_curves_leads_over_no_wall() -> None:
+    """The first pair promises a bowl wider than the sample's range: without a longest step, the next goes far up the
+    wall, is undone, and the pairs are lost, again and again."""
+    start = torch.rand(1, 3, 40, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.3
+
+    def floor(x: torch.Tensor) -> tuple[float, torch.Tensor]:
+        x = x.detach().clone().requires_grad_(True)
+        J = (1e-3 * (x - 2).square() + 10 * (x - 0.8).clamp_min(0).square()).sum()
+        return float(J.detach()), torch.autograd.grad(J, x)[0]
+
+    walk = Descent(start).run(floor, 40)
+    low = floor(torch.full_like(start, 0.8))[0]  # the foot of the wall
+    assert max(walk.trace) < 3 * walk.trace[0]
+    assert walk.best_J < 1.02 * low < 0.6 * walk.trace[0]
+
+
 @pytest.mark.parametrize(("optimizer", "worst"), [("lbfgs", 3.0), ("adam", 3.0), ("gd", 1.0)])
 def test_a_step_that_failed_is_undone_and_the_next_is_half_as_long(optimizer: str, worst: float) -> None:
     """Failed: above three times the lowest J so far; of gradient descent, that knows the bowl's shape from nothing
