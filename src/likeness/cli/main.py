@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a file name that the terminal cannot show is no reason to fail
             stream.reconfigure(errors="backslashreplace")
     try:
-        gc.disable()  # torch alone brings a million objects, that stay: looking through them takes a fifth of its import
+        gc.disable()  # imports make a million objects that stay: not to be looked through again and again
         try:
             options = build_parser(arguments).parse_args(arguments)
         finally:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from ..errors import WeightsError
+from ..samples.files import reading_safetensors
 
 EPS = 1e-5  # of the batch norms
 SAME = 1e-7  # a smaller change is none
@@ -136,13 +137,11 @@ class PlainTower:
 
 def read(path: str | os.PathLike[str]) -> PlainTower:
     """A tower from the safetensors file that `nets.identity.save` wrote, as float32. Raises WeightsError."""
-    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
-        return from_arrays({name: array.astype(np.float32) for name, array in load_file(path).items()})
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
+        with reading_safetensors(path):
+            return from_arrays({name: array.astype(np.float32) for name, array in load_file(path).items()})
     except (KeyError, ValueError) as error:
         raise WeightsError(f"{path} does not hold the weights of an encoder of likeness: {error}") from error
 

@@ -84,14 +84,13 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata:
 def read(path: str | os.PathLike[str], *, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors (those whose names begin with `prefix`) and the metadata of a safetensors file. Raises WeightsError
     where it cannot be read as one, or (with all tensors) is not what was sealed."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(os.fspath(path), "pt") as file:
-            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
-            tensors, metadata = {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
+    from ..samples.files import reading_safetensors
+
+    with reading_safetensors(path), safe_open(os.fspath(path), "pt") as file:
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+        tensors, metadata = {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     seal = metadata.pop(SEAL, None)
     if seal is not None and not prefix and seal != _seal(tensors, metadata):
         raise WeightsError(f"{path} is damaged: what it holds is not what was written into it")

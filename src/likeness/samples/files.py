@@ -7,11 +7,11 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import LikenessError, StorageError
+from ..errors import LikenessError, StorageError, WeightsError
 
 
 def atomic_write(
@@ -114,3 +114,16 @@ def _sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def reading_safetensors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """What goes wrong within, while the safetensors file `path` is read, is a WeightsError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: no such file") from error
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import InvalidOption, MissingDependency, WeightsError
 from ..nets.engine import PER_POSITION, SMALLEST, Engine
+from ..samples.files import reading_safetensors
 from ..samples.images import ImageSource, read_image, resized, resized_shape
 
 MEMORY = 2_000_000_000
@@ -40,13 +41,10 @@ def open_net(path: str | os.PathLike[str]) -> Net:
     """
     if os.fspath(path).lower().endswith(".onnx"):
         return _open_onnx(path)
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(os.fspath(path), "np") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
+    with reading_safetensors(path), safe_open(os.fspath(path), "np") as file:
+        metadata = file.metadata() or {}
     for kind, opener in KINDS.items():
         if kind in metadata:
             try:

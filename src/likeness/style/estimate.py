@@ -298,7 +298,7 @@ def _refusal(
         sized = replace(job, size=smaller, styles=styles)
         if machine.resident() + min(memory(sized, *way) for way in _ways(sized, tile, history, compact)) <= most:
             return f"{text}; a size of {int(longer * part)} along the longer axis would fit"
-    return f"{text}, which is too little for any size: free some memory"
+    return f"{text}, which is too little for any size: give it more memory"
 
 
 def _mb(size: int) -> str:
