@@ -7,8 +7,8 @@ command     `likeness stylize` as a user types it, default settings, 512 x 384 p
             seconds to the first preview, medians
 fast        `stylize_fast` at 512 x 384 by the net that ships, in a process that has done it before: median
 evaluation  J and its gradient at 512 x 384 against forward and backward of the same layers and nothing else: written
-            with torch's own functions (`bare`, which the target is about), and through the library's net (`own`, which is
-            cheaper). In turns in one process on one thread, in float32; CPU time, which other work on the machine
+            with torch's own functions (`bare`, which the target is about), and through the library's net (`own`, which
+            is cheaper). In turns in one process on one thread, in float32; CPU time, which other work on the machine
             disturbs least; the median over turns of each quotient; the net's work in GFLOP/s beside that of the fastest
             plain convolution found here
 evaluation_vgg19  the same with the full normalised VGG-19 of FOLDER/weights
