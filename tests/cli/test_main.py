@@ -119,3 +119,21 @@ def test_names_that_the_terminal_cannot_show() -> None:
         [sys.executable, "-m", "likeness", "verify", b"\xff.jpg", "b.jpg"], capture_output=True, check=False
     )
     assert done.returncode == 2 and done.stderr.startswith(b"likeness: error:") and b"Traceback" not in done.stderr
+
+
+def test_garbage_is_collected_while_a_command_runs() -> None:
+    """In a process of its own, what was imported before is left alone; a caller's collector is not touched."""
+    code = """
+import gc, sys
+from likeness.cli import main
+main.main(["weights", "list"])
+assert gc.isenabled() and not gc.get_freeze_count()
+gc.disable()
+main.main(["weights", "list"])
+assert not gc.isenabled()
+gc.enable()
+sys.argv = ["likeness", "weights", "list"]
+assert main.main() == 0
+assert gc.isenabled() and gc.get_freeze_count()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

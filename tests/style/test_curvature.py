@@ -1,5 +1,6 @@
 """The curvature of J by frequency and colour, against NumPy's full transforms, over 1, 2 and 3 dimensions."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,15 @@ from likeness.style import curvature
 SIZES = [(1,), (2,), (37,), (40,), (9, 14), (16, 1), (12, 12), (4, 5, 6), (5, 4, 7)]
 
 
+@pytest.fixture(params=[curvature.ROW, 4], autouse=True)
+def row(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Rings of one row each, and of many, as those of pictures are."""
+    curvature._rings.cache_clear()
+    monkeypatch.setattr(curvature, "ROW", request.param)
+    yield
+    curvature._rings.cache_clear()
+
+
 def sample(size: tuple[int, ...], seed: int, channels: int = 3) -> torch.Tensor:
     return torch.randn(1, channels, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -24,7 +34,7 @@ def positive(seed: int, n: int = 3) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 4])
 def test_covariances_by_frequency(size: tuple[int, ...], channels: int) -> None:
     x = sample(size, 1, channels)
     found = curvature.by_frequency(x.flatten(), x.shape).numpy()
@@ -37,8 +47,9 @@ def test_covariances_by_frequency(size: tuple[int, ...], channels: int) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_product_with_a_sample(size: tuple[int, ...]) -> None:
-    M, x, y = positive(0), sample(size, 1), sample(size, 2)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_the_product_with_a_sample(size: tuple[int, ...], channels: int) -> None:
+    M, x, y = positive(0, channels), sample(size, 1, channels), sample(size, 2, channels)
     expected = times(M.numpy(), x.numpy())
     other = y.clone()
     before = x.clone()
@@ -47,8 +58,8 @@ def test_the_product_with_a_sample(size: tuple[int, ...]) -> None:
     np.testing.assert_allclose(x.numpy(), expected, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close((x * y).sum(), (before * other).sum())  # symmetric
     assert float((x * before).sum()) > 0  # positive
-    curvature.apply(torch.eye(3, dtype=torch.float64).expand(curvature.RINGS, 3, 3), y)
-    torch.testing.assert_close(y, sample(size, 2))
+    curvature.apply(torch.eye(channels, dtype=torch.float64).expand(curvature.RINGS, -1, -1), y)
+    torch.testing.assert_close(y, sample(size, 2, channels))
 
 
 BLOCKS = [((300,), (100,)), ((40, 24), (10, 8)), ((41, 23), None), ((10, 10, 5), (5, 5, 5)), ((11, 9, 4), None)]

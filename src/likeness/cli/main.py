@@ -84,10 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a file name that the terminal cannot show is no reason to fail
             stream.reconfigure(errors="backslashreplace")
     try:
-        gc.disable()  # imports make a million objects that stay: not to be looked through again and again
-        try:
-            options = build_parser(arguments).parse_args(arguments)
-        finally:
+        if argv is None:  # the process is ours: imports make a million objects that stay, and are no garbage
+            gc.disable()
+        options = build_parser(arguments).parse_args(arguments)
+        if argv is None:
             gc.freeze()
             gc.enable()
         status = int(options.run(options) or 0)

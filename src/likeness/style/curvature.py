@@ -73,7 +73,7 @@ def by_frequency(v: Tensor, shape: torch.Size) -> Tensor:
     found = torch.zeros(RINGS, shape[1], shape[1], dtype=torch.float64)
     for block, rings in _blocks(tuple(shape[2:])):
         part = within(v.view(shape), block)
-        rows = rings.rows(_waves(part))
+        rows = rings.gather(_waves(part))
         counted = (rows.unflatten(2, (ROW, 2)) * rings.count).flatten(2)
         found.index_add_(0, rings.ring, (counted @ rows.mT).double() / part[0, 0].numel())
     return found
@@ -83,7 +83,7 @@ def apply(M: Tensor, d: Tensor) -> None:
     """d (1, c, *spatial) -> M d, in place."""
     for block, rings in _blocks(tuple(d.shape[2:])):
         part = within(d, block)
-        mixed = rings.waves(M.to(d.dtype)[rings.ring] @ rings.rows(_waves(part)))
+        mixed = rings.scatter(M.to(d.dtype)[rings.ring] @ rings.gather(_waves(part)))
         part[0] = torch.fft.irfftn(mixed, s=part.shape[2:], dim=list(range(1, mixed.ndim)))
 
 
@@ -107,13 +107,13 @@ class _Rings:
     ring: Tensor
     count: Tensor
 
-    def rows(self, waves: Tensor) -> Tensor:
+    def gather(self, waves: Tensor) -> Tensor:
         """(c, *frequencies) -> (rows, c, 2 ROW), real and imaginary parts side by side."""
         parts = torch.view_as_real(waves.flatten(1)[:, self.order])
         return parts.view(len(waves), -1, 2 * ROW).transpose(0, 1)
 
-    def waves(self, rows: Tensor) -> Tensor:
-        """The inverse of `rows`."""
+    def scatter(self, rows: Tensor) -> Tensor:
+        """The inverse of `gather`."""
         parts = rows.transpose(0, 1).reshape(rows.shape[1], -1, 2)
         return torch.view_as_complex(parts)[:, self.place].view(-1, *self.shape)
 
@@ -140,13 +140,14 @@ def _rings(spatial: tuple[int, ...], longest: int) -> _Rings:
     count = torch.ones(ring.shape)
     count[..., 1 : (spatial[-1] + 1) // 2] = 2
     members = ring.flatten().bincount(minlength=RINGS)
-    rows = (members + ROW - 1) // ROW
-    filled = (rows * ROW - members).cumsum(0) - (rows * ROW - members)  # places that rings before this one leave empty
+    rows_per_ring = (members + ROW - 1) // ROW
+    spare = rows_per_ring * ROW - members
+    skipped = spare.cumsum(0) - spare  # places that the rings before leave empty
     place = torch.empty(ring.numel(), dtype=torch.int32)
-    place[ring.flatten().argsort(stable=True)] = (torch.arange(len(place)) + filled.repeat_interleave(members)).int()
-    order = torch.zeros(int(rows.sum()) * ROW, dtype=torch.int32)
+    place[ring.flatten().argsort(stable=True)] = (torch.arange(len(place)) + skipped.repeat_interleave(members)).int()
+    order = torch.zeros(int(rows_per_ring.sum()) * ROW, dtype=torch.int32)
     order[place] = torch.arange(len(place), dtype=torch.int32)
     counts = torch.zeros(len(order))
     counts[place] = count.flatten()
-    ring_of_row = torch.arange(RINGS).repeat_interleave(rows)
+    ring_of_row = torch.arange(RINGS).repeat_interleave(rows_per_ring)
     return _Rings(tuple(ring.shape), order, place, ring_of_row, counts.view(-1, 1, ROW, 1))

@@ -2,7 +2,7 @@
 
 Costs of very different size are all the same here: J is multiplied by one factor so that the gradient at the start
 has RMS 1. (Dividing by J's start value is not enough: torch's L-BFGS drops every pair with y's <= 1e-10 and then
-stands still.) Whatever a step breaks, the best sample seen is kept, and the walk goes on from there with half the step.
+stands still.) Whatever a step breaks, the best sample seen is kept, and the walk goes on from there at half the rate.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from . import lbfgs
 Cost = Callable[[Tensor], tuple[float, Tensor]]
 KIND = "likeness.style-checkpoint.4"  # a later number for what earlier versions cannot go on with
 
-# Step sizes for a gradient of RMS 1 and samples of 0...1: L-BFGS finds its own length, up to this RMS; Adam moves each
-# value by about the rate; gradient descent starts small and grows while J falls.
-RATES = {"lbfgs": 0.05, "adam": 0.02, "gd": 0.01}
+# Step sizes for a gradient of RMS 1 and samples of 0...1: L-BFGS finds its own length, Adam moves each value by about
+# the rate, gradient descent starts small and grows while J falls.
+RATES = {"lbfgs": 1.0, "adam": 0.02, "gd": 0.01}
 WORSE = 3.0  # J above this many times the lowest counts as a failed step
 
 
@@ -36,6 +36,7 @@ class Descent:
 
     level: the lowest J since the last failed step, by which steps are judged: a compact best sample has another J than
     `best_J`.
+    rate: of steps, see RATES; of L-BFGS a share of the first and of the longest one, see `lbfgs.move`.
     history: pairs that L-BFGS remembers. compact: they are kept in bfloat16, and the best sample in float16, of which a
     picture of 8 bits shows nothing: half the memory, for samples that fill it.
     """
@@ -123,7 +124,7 @@ class Descent:
     @torch.no_grad()
     def _move(self, gradient: Tensor, optimizer: torch.optim.Optimizer | None) -> None:
         if optimizer is None:
-            lbfgs.move(self.x, gradient, self.state, longest=self.rate, history=self.history, compact=self.compact)
+            lbfgs.move(self.x, gradient, self.state, rate=self.rate, history=self.history, compact=self.compact)
             return
         for group in optimizer.param_groups:
             group["lr"] = self.rate

@@ -23,15 +23,16 @@ from . import curvature
 
 CHUNK = 1 << 20  # values that are brought to another precision at once
 FIRST = 1e-4  # the first step of a large sample, per g: torch's 1/|g|_1, with as many values, would be lost to rounding
+LONGEST = 0.05  # RMS of a step
 FLATTEST = 1e-10  # pairs with y's below it say nothing (of gradients of about RMS 1)
 
 
-def move(x: Tensor, gradient: Tensor, state: dict[str, Any], *, longest: float, history: int, compact: bool) -> None:
+def move(x: Tensor, gradient: Tensor, state: dict[str, Any], *, rate: float, history: int, compact: bool) -> None:
     """One step of `x` (1, c, *spatial), in place.
 
     gradient: of J at x; contiguous, and taken over.
     state: {} before the first step, and what this function left there before every other one.
-    longest: a step's RMS is at most this.
+    rate: a share, 1 or less where steps failed: of the first step, and of LONGEST.
     history: pairs of steps and changes of the gradient that are remembered, at least 1.
     compact: keep them in bfloat16.
     """
@@ -53,10 +54,10 @@ def move(x: Tensor, gradient: Tensor, state: dict[str, Any], *, longest: float, 
     if first or dot(g, d) >= 0:  # rounding can turn a direction uphill
         pairs.clear()
         torch.neg(g, out=d)
-        d.mul_(min(1.0, max(1 / max(float(torch.linalg.vector_norm(g, 1)), 1e-30), FIRST)))
-    rms = float(torch.linalg.vector_norm(d)) / math.sqrt(d.numel())
-    if rms > longest:
-        d.mul_(longest / rms)
+        d.mul_(rate * min(1.0, max(1 / max(float(torch.linalg.vector_norm(g, 1)), 1e-30), FIRST)))
+    rms = math.sqrt(dot(d, d) / d.numel())
+    if rms > rate * LONGEST:
+        d.mul_(rate * LONGEST / rms)
     del pairs[: max(0, len(pairs) - history + 1)]  # the step makes the next pair
     state["step"] = _kept(d, compact)
     for part, step in _together(x.view(-1), state["step"]):
