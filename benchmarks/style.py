@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -189,6 +190,8 @@ def main() -> int:
     parser = parser_of(__doc__, PARTS, "out/style")
     parser.add_argument("--data", type=Path, default=data_folder())
     options = parser.parse_args()
+    for name, value in (("OMP_WAIT_POLICY", "PASSIVE"), ("THP_MEM_ALLOC_ENABLE", "1")):  # as the command line sets them
+        os.environ.setdefault(name, value)
     return run_parts(options, {name: partial(part, options.data) for name, part in PARTS.items()}, TARGETS)
 
 

@@ -21,7 +21,7 @@ def test_emulation_is_seen_on_a_small_convolution(monkeypatch: pytest.MonkeyPatc
     for gain, sides in ((0.1, [16]), (0.3, [16, 32]), (1.0, [16, 32, 128]), (2.0, [16, 32, 128])):
         asked = []
 
-        def timed(device: str, side: int, least: float, gain: float = gain, asked: list[int] = asked) -> bool:
+        def timed(device: str, side: int, least: float, _: int, gain: float = gain, asked: list[int] = asked) -> bool:
             asked.append(side)
             return gain > least
 

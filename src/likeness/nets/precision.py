@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 GAIN = 1.15  # below it, the rounding is not worth it
-EMULATED = {16: 0.2, 32: 0.4}  # side -> below this, it is not the processor that computes in bfloat16
+# Side, gain and rounds of each convolution that is timed: below the first two gains it is not the processor that
+# computes in bfloat16.
+PROBES = ((16, 0.2, 3), (32, 0.4, 3), (128, GAIN, 6))
 
 
 @lru_cache(maxsize=8)
@@ -19,15 +21,15 @@ def bfloat16_is_faster(device: str = "cpu") -> bool:
     """Forward and backward of one typical convolution (32 to 32 channels, 3x3, 128x128 positions, channels last) under
     autocast take less than 1/1.15 of float32's time. Some processors emulate bfloat16 ten or a hundred times slower:
     there a sixteenth or a sixty-fourth of it shows as much, at once. Measured once per process."""
-    return all(_probe(device, side, gain) for side, gain in [*EMULATED.items(), (128, GAIN)])
+    return all(_probe(device, side, gain, turns) for side, gain, turns in PROBES)
 
 
-def _probe(device: str, side: int, gain: float) -> bool:
+def _probe(device: str, side: int, gain: float, turns: int) -> bool:
     x, kernel = (
         torch.zeros(shape, device=device).to(memory_format=torch.channels_last).requires_grad_(True)
         for shape in ((2, 32, side, side), (32, 32, 3, 3))
     )
-    return faster_in_bfloat16(lambda: F.conv2d(x, kernel, padding=1), device, turns=6, gain=gain)
+    return faster_in_bfloat16(lambda: F.conv2d(x, kernel, padding=1), device, turns=turns, gain=gain)
 
 
 def faster_in_bfloat16(forward: Callable[[], Tensor], device: str, *, turns: int = 2, gain: float = GAIN) -> bool:
