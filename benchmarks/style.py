@@ -34,6 +34,8 @@ from typing import Any
 
 from targets import Target, data_folder, parser_of, run_parts
 
+from likeness.cli.main import ENVIRONMENT
+
 SIZE = 512, 384
 
 
@@ -190,7 +192,7 @@ def main() -> int:
     parser = parser_of(__doc__, PARTS, "out/style")
     parser.add_argument("--data", type=Path, default=data_folder())
     options = parser.parse_args()
-    for name, value in (("OMP_WAIT_POLICY", "PASSIVE"), ("THP_MEM_ALLOC_ENABLE", "1")):  # as the command line sets them
+    for name, value in ENVIRONMENT.items():  # before torch is imported
         os.environ.setdefault(name, value)
     return run_parts(options, {name: partial(part, options.data) for name, part in PARTS.items()}, TARGETS)
 

@@ -41,6 +41,10 @@ EPILOG = (
     "2 cannot decide or an error."
 )
 
+# What the CLI may set and the library must not: OpenMP threads that spin while they wait stall a busy machine (100 x),
+# and on Linux torch's tensors in pages of 4 kB cost a tenth of the time of a large net (here: pages of 2 MB).
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "THP_MEM_ALLOC_ENABLE": "1"}
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, and in which options may stand between a verb's arguments."""
@@ -76,10 +80,8 @@ def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's) and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # The CLI may set what the library must not: OpenMP threads that spin while they wait stall a busy machine (100 x),
-    # and on Linux torch's tensors in pages of 4 kB cost a tenth of the time of a large net (here: pages of 2 MB).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file name that the terminal cannot show is no reason to fail
             stream.reconfigure(errors="backslashreplace")

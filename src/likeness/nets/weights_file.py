@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from ..samples import files
 from .digest import digest, of_tensor
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -76,9 +77,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata:
         for name in names:
             file.write(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
-    from ..samples.files import atomic_write
-
-    atomic_write(path, stream)
+    files.atomic_write(path, stream)
 
 
 def read(path: str | os.PathLike[str], *, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -86,9 +85,7 @@ def read(path: str | os.PathLike[str], *, prefix: str = "") -> tuple[dict[str, T
     where it cannot be read as one, or (with all tensors) is not what was sealed."""
     from safetensors import safe_open
 
-    from ..samples.files import reading_safetensors
-
-    with reading_safetensors(path), safe_open(os.fspath(path), "pt") as file:
+    with files.reading_safetensors(path), safe_open(os.fspath(path), "pt") as file:
         names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
         tensors, metadata = {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     seal = metadata.pop(SEAL, None)
